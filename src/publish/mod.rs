@@ -1,0 +1,1 @@
+//! One file or one folder, atomically: stage, sync, publish, retire.

@@ -1,0 +1,244 @@
+//! The test seam: count system calls, fail the n-th, stop the process at the n-th, switch one off.
+//!
+//! Compiled only with the feature `_hook`, which no ordinary build has. A plan may be set for the
+//! current thread ([`scope`]), or for the whole process from the environment ([`arm_from_env`]), which is
+//! how a child process or the command is stopped in the middle of its work.
+//!
+//! Environment, entries separated by `;`:
+//! `deny:NAME=ERRNO` answers every call of that name with the errno, from the start;
+//! `fail:N=ERRNO`, `stop-before:N`, `stop-after:N` act on the N-th call (from 1) after [`arm_from_env`].
+
+use super::Errno;
+use super::errno::errno_from_name;
+use std::cell::RefCell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The environment variable that carries a plan for the whole process.
+pub const ENV: &str = "STEADFAST_HOOK";
+
+/// What happens at the chosen call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The call is not made; it answers this.
+    Fail(Errno),
+    /// The call is made, and then answers this all the same.
+    FailAfter(Errno),
+    /// The process is killed before the call.
+    StopBefore,
+    /// The process is killed after the call.
+    StopAfter,
+}
+
+/// One disturbance: an action at the n-th call, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Which call, counted from 1.
+    pub at: u64,
+    /// What happens there.
+    pub action: Action,
+}
+
+#[derive(Default)]
+struct Local {
+    active: bool,
+    plan: Option<Plan>,
+    seen: Vec<&'static str>,
+    deny: Vec<(String, Errno)>,
+}
+
+thread_local! {
+    static LOCAL: RefCell<Local> = RefCell::default();
+}
+
+/// Runs `f` with a plan for this thread, and gives its value and the names of the calls that it made.
+pub fn scope<R>(plan: Option<Plan>, f: impl FnOnce() -> R) -> (R, Vec<&'static str>) {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            LOCAL.with_borrow_mut(|l| {
+                l.active = false;
+                l.plan = None;
+                l.seen.clear();
+            });
+        }
+    }
+    LOCAL.with_borrow_mut(|l| {
+        assert!(!l.active, "hook::scope does not nest");
+        l.active = true;
+        l.plan = plan;
+        l.seen.clear();
+    });
+    let reset = Reset;
+    let value = f();
+    let seen = LOCAL.with_borrow_mut(|l| std::mem::take(&mut l.seen));
+    drop(reset);
+    (value, seen)
+}
+
+/// Runs `f` while, on this thread, every call of one of these names answers the errno beside it.
+pub fn deny<R>(calls: &[(&str, Errno)], f: impl FnOnce() -> R) -> R {
+    struct Restore(Vec<(String, Errno)>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LOCAL.with_borrow_mut(|l| l.deny = std::mem::take(&mut self.0));
+        }
+    }
+    let now = calls.iter().map(|(n, e)| ((*n).to_owned(), *e)).collect();
+    let _restore = Restore(LOCAL.with_borrow_mut(|l| std::mem::replace(&mut l.deny, now)));
+    f()
+}
+
+#[derive(Debug, Default)]
+struct FromEnv {
+    plan: Option<Plan>,
+    deny: Vec<(String, Errno)>,
+}
+
+static FROM_ENV: OnceLock<FromEnv> = OnceLock::new();
+static ARMED: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// Starts counting calls for the environment's plan, if there is one.
+pub fn arm_from_env() {
+    COUNT.store(0, Ordering::SeqCst);
+    ARMED.store(true, Ordering::SeqCst);
+}
+
+/// True if the environment switches off any call, so that tests of the full path can tell.
+pub fn denied_by_env(name: &str) -> bool {
+    from_env().deny.iter().any(|(n, _)| n == name)
+}
+
+fn from_env() -> &'static FromEnv {
+    FROM_ENV.get_or_init(|| parse(&std::env::var(ENV).unwrap_or_default()))
+}
+
+fn parse(text: &str) -> FromEnv {
+    let mut out = FromEnv::default();
+    let errno = |n: &str| errno_from_name(n).unwrap_or_else(|| panic!("{ENV}: no errno {n:?}"));
+    let number = |n: &str| {
+        n.parse()
+            .unwrap_or_else(|_| panic!("{ENV}: no number {n:?}"))
+    };
+    for entry in text.split(';').filter(|e| !e.is_empty()) {
+        let (verb, rest) = entry.split_once(':').unwrap_or((entry, ""));
+        match (verb, rest.split_once('=')) {
+            ("deny", Some((name, e))) => out.deny.push((name.to_owned(), errno(e))),
+            ("fail", Some((n, e))) => {
+                out.plan = Some(Plan {
+                    at: number(n),
+                    action: Action::Fail(errno(e)),
+                });
+            }
+            ("stop-before", None) => {
+                out.plan = Some(Plan {
+                    at: number(rest),
+                    action: Action::StopBefore,
+                });
+            }
+            ("stop-after", None) => {
+                out.plan = Some(Plan {
+                    at: number(rest),
+                    action: Action::StopAfter,
+                });
+            }
+            _ => panic!("{ENV}: not understood: {entry:?}"),
+        }
+    }
+    out
+}
+
+pub(crate) fn pass<T>(
+    name: &'static str,
+    f: impl FnOnce() -> super::Result<T>,
+) -> super::Result<T> {
+    let env = from_env();
+    let denied = LOCAL.with_borrow(|l| {
+        l.deny
+            .iter()
+            .chain(&env.deny)
+            .find(|(n, _)| n == name)
+            .map(|(_, e)| *e)
+    });
+    let mut due = LOCAL.with_borrow_mut(|l| {
+        if !l.active {
+            return None;
+        }
+        l.seen.push(name);
+        l.plan.filter(|p| p.at == l.seen.len() as u64)
+    });
+    if ARMED.load(Ordering::Relaxed) {
+        let n = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
+        due = due.or(env.plan.filter(|p| p.at == n));
+    }
+    let action = due.map(|p| p.action);
+    match action {
+        Some(Action::StopBefore) => stop(),
+        Some(Action::Fail(errno)) => return Err(errno),
+        _ => {}
+    }
+    let value = match denied {
+        Some(errno) => Err(errno),
+        None => f(),
+    };
+    match action {
+        Some(Action::StopAfter) => stop(),
+        Some(Action::FailAfter(errno)) => Err(errno),
+        _ => value,
+    }
+}
+
+fn stop() -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    // SIGKILL cannot be held back; this line only satisfies the type.
+    std::process::abort()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{CWD, Mode, OFlags, openat};
+
+    #[test]
+    fn counts_fails_and_denies() {
+        let open = || openat(CWD, c"/", OFlags::PATH, Mode::empty()).map(drop);
+        let (r, seen) = scope(None, open);
+        assert_eq!((r, seen), (Ok(()), vec!["openat"]));
+        let plan = |at| {
+            Some(Plan {
+                at,
+                action: Action::Fail(Errno::IO),
+            })
+        };
+        assert_eq!(scope(plan(1), open).0, Err(Errno::IO));
+        assert_eq!(scope(plan(2), open).0, Ok(()));
+        assert_eq!(deny(&[("openat", Errno::NOSYS)], open), Err(Errno::NOSYS));
+        assert_eq!(open(), Ok(()));
+    }
+
+    #[test]
+    fn an_interrupted_call_is_made_again() {
+        let plan = Plan {
+            at: 1,
+            action: Action::Fail(Errno::INTR),
+        };
+        let (r, seen) = scope(Some(plan), || {
+            openat(CWD, c"/", OFlags::PATH, Mode::empty()).map(drop)
+        });
+        assert_eq!((r, seen.len()), (Ok(()), 2));
+    }
+
+    #[test]
+    fn reads_the_environment() {
+        let env = parse("deny:openat2=ENOSYS;stop-after:7");
+        assert_eq!(env.deny, [("openat2".to_owned(), Errno::NOSYS)]);
+        assert_eq!(
+            env.plan,
+            Some(Plan {
+                at: 7,
+                action: Action::StopAfter
+            })
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! One system call each: safe signatures, typed flags, the errno kept, no policy.
+//!
+//! Everything above this layer reaches the kernel through it. A function here makes one call (the
+//! exceptions say so), gives back the kernel's [`Errno`] as it came, and decides nothing. Flag types are
+//! those of [`rustix`], which accept bits that this crate does not know yet.
+//!
+//! A call that a signal interrupted (`EINTR`) is made again, except for [`fsync`], [`fdatasync`] and
+//! [`syncfs`]: the kernel may already have handed over, and so forgotten, a write error, and a second
+//! call could then answer 0 for data that is not on the disk.
+//!
+//! Every descriptor that is opened here is close-on-exec.
+
+mod copy;
+mod dirent;
+mod errno;
+#[cfg(feature = "_hook")]
+#[doc(hidden)]
+pub mod hook;
+mod link;
+mod lock;
+mod open;
+mod raw;
+mod rename;
+mod stat;
+mod sync;
+mod unlink;
+mod xattr;
+
+pub use copy::{copy_file_range, fallocate, ficlone, seek_data, seek_hole};
+pub use dirent::{DirEntry, DirStream};
+pub use errno::{Errno, errno_name};
+pub use link::{link_descriptor, linkat, readlinkat, symlinkat};
+pub use lock::{
+    LockKind, LockRange, lease_free_of_writers, ofd_lock, ofd_try_lock, ofd_unlock, try_flock,
+};
+pub use open::{OpenHow, open_tmpfile, openat, openat2, openat2_blocked};
+pub use rename::renameat2;
+pub use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+pub use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawMode,
+    RenameFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
+pub use rustix::path::Arg;
+pub use stat::{
+    FileId, FsKind, Metadata, fchmod, fchmodat, fchown, fchownat, fs_kind, futimens, statx,
+    utimensat,
+};
+pub use sync::{SyncRange, fdatasync, fsync, sync_file_range, syncfs};
+pub use unlink::{mkdirat, mkfifoat, mknodat, rmdirat, unlinkat};
+pub use xattr::{fgetxattr, flistxattr, fremovexattr, fsetxattr};
+
+/// What a system call gives: its value, or the kernel's errno.
+pub type Result<T> = core::result::Result<T, Errno>;
+
+/// The one point that every system call passes.
+///
+/// `name` is the call's name, with its variant where a variant can be missing on its own (such as
+/// `"renameat2(RENAME_EXCHANGE)"`). Without the test seam this is the call and nothing else.
+#[inline(always)]
+pub(crate) fn call<T>(name: &'static str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    #[cfg(feature = "_hook")]
+    {
+        hook::pass(name, f)
+    }
+    #[cfg(not(feature = "_hook"))]
+    {
+        let _ = name;
+        f()
+    }
+}
+
+/// [`call`], made again as long as a signal interrupts it.
+#[inline(always)]
+pub(crate) fn retry<T>(name: &'static str, mut f: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call(name, &mut f) {
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The one room for `unsafe`: calls that rustix lacks.
+//!
+//! Each function takes borrowed descriptors, which are open for as long as the borrow lasts (I/O safety,
+//! RFC 3128), and hands the kernel no pointer, a null pointer, or a pointer to a live local value of the type
+//! that the call's manual page names.
+#![allow(unsafe_code)]
+
+use super::{BorrowedFd, Errno, Result, SyncRange};
+use rustix::fd::AsRawFd;
+
+/// The errno of a libc call that answered -1, or its answer.
+fn check(answer: libc::c_int) -> Result<libc::c_int> {
+    if answer == -1 {
+        // `last_os_error` always carries a number.
+        let errno = std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO);
+        return Err(Errno::from_raw_os_error(errno));
+    }
+    Ok(answer)
+}
+
+/// openat2 with null pointers: `EFAULT` from a kernel that has it.
+pub(super) fn openat2_null() -> Result<()> {
+    const SIZE_OF_OPEN_HOW: usize = 24;
+    // SAFETY: openat2 is given null for both pointers, which the kernel refuses to read (EFAULT); nothing in
+    // this process is read or written by the call, and it creates no descriptor.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            std::ptr::null::<libc::c_char>(),
+            std::ptr::null::<libc::c_void>(),
+            SIZE_OF_OPEN_HOW,
+        )
+    };
+    check(if answer == -1 { -1 } else { 0 }).map(drop)
+}
+
+pub(super) fn sync_file_range(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    len: u64,
+    what: SyncRange,
+) -> Result<()> {
+    let flags = match what {
+        SyncRange::Start => libc::SYNC_FILE_RANGE_WRITE,
+        SyncRange::WriteAndWait => {
+            libc::SYNC_FILE_RANGE_WAIT_BEFORE
+                | libc::SYNC_FILE_RANGE_WRITE
+                | libc::SYNC_FILE_RANGE_WAIT_AFTER
+        }
+    };
+    let offset = i64::try_from(offset).map_err(|_| Errno::INVAL)?;
+    let len = i64::try_from(len).map_err(|_| Errno::INVAL)?;
+    // SAFETY: no pointers; the descriptor is open while borrowed.
+    check(unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, len, flags) }).map(drop)
+}
+
+/// fcntl with a `struct flock`: `command` is one of `F_OFD_SETLK`, `F_OFD_SETLKW`.
+pub(super) fn ofd(
+    fd: BorrowedFd<'_>,
+    command: libc::c_int,
+    kind: libc::c_int,
+    start: i64,
+    len: i64,
+) -> Result<()> {
+    // The constants are small and positive on every Linux target.
+    let (kind, whence) = (kind as libc::c_short, libc::SEEK_SET as libc::c_short);
+    // OFD locks require l_pid = 0.
+    let lock = libc::flock {
+        l_type: kind,
+        l_whence: whence,
+        l_start: start,
+        l_len: len,
+        l_pid: 0,
+    };
+    // SAFETY: `lock` is a live `struct flock`, the type that these commands take, and is only read by them;
+    // the descriptor is open while borrowed.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw const lock) }).map(drop)
+}
+
+/// Takes a read lease with a signal that is ignored by default; `EAGAIN` if the file is open for writing.
+pub(super) fn read_lease(fd: BorrowedFd<'_>) -> Result<()> {
+    // fcntl(2); libc does not name it. The same number on every target that Rust supports.
+    const F_SETSIG: libc::c_int = 10;
+    // A lease that is broken sends SIGIO, which would end a process without a handler; SIGURG does nothing.
+    // SAFETY: an integer argument, no pointer; the descriptor is open while borrowed.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, libc::SIGURG) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) }).map(drop)
+}
+
+/// Gives a lease back.
+pub(super) fn unlease(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: an integer argument, no pointer; the descriptor is open while borrowed.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) }).map(drop)
+}

@@ -1,0 +1,354 @@
+//! statx(2), and changing owner, mode and times.
+
+use super::{
+    Arg, AsFd, AtFlags, FileType, Gid, Mode, Result, StatxFlags, Timestamps, Uid, call, retry,
+};
+use rustix::fs::{StatxAttributes, StatxTimestamp, Timespec};
+
+/// What identifies a file: device, inode number, and birth time where the file system records one, so that
+/// a recycled inode number is not taken for the same file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct FileId {
+    /// Device number. It may change over a reboot.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Birth time: seconds and nanoseconds since the epoch.
+    pub btime: Option<(i64, u32)>,
+}
+
+/// Facts about a file, from statx(2).
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Metadata {
+    stx: rustix::fs::Statx,
+}
+
+impl Metadata {
+    /// Device, inode and birth time.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        let has_btime = self.stx.stx_mask & StatxFlags::BTIME.bits() != 0;
+        FileId {
+            dev: rustix::fs::makedev(self.stx.stx_dev_major, self.stx.stx_dev_minor),
+            ino: self.stx.stx_ino,
+            btime: has_btime.then_some((self.stx.stx_btime.tv_sec, self.stx.stx_btime.tv_nsec)),
+        }
+    }
+
+    /// The type.
+    #[must_use]
+    pub fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.stx.stx_mode.into())
+    }
+
+    /// True for a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind() == FileType::Directory
+    }
+
+    /// True for a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.kind() == FileType::RegularFile
+    }
+
+    /// True for a symlink.
+    #[must_use]
+    pub fn is_symlink(&self) -> bool {
+        self.kind() == FileType::Symlink
+    }
+
+    /// Permission bits with set-user-id, set-group-id and sticky, without the type.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        Mode::from_raw_mode(self.stx.stx_mode.into())
+    }
+
+    /// Owner.
+    #[must_use]
+    pub fn uid(&self) -> Uid {
+        Uid::from_raw(self.stx.stx_uid)
+    }
+
+    /// Group.
+    #[must_use]
+    pub fn gid(&self) -> Gid {
+        Gid::from_raw(self.stx.stx_gid)
+    }
+
+    /// Number of names.
+    #[must_use]
+    pub fn links(&self) -> u64 {
+        self.stx.stx_nlink.into()
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.stx.stx_size
+    }
+
+    /// True if the size is 0.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Space in use, in bytes.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        self.stx.stx_blocks.saturating_mul(512)
+    }
+
+    /// Device number of a device file.
+    #[must_use]
+    pub fn rdev(&self) -> u64 {
+        rustix::fs::makedev(self.stx.stx_rdev_major, self.stx.stx_rdev_minor)
+    }
+
+    /// Last access.
+    #[must_use]
+    pub fn atime(&self) -> Timespec {
+        timespec(self.stx.stx_atime)
+    }
+
+    /// Last change of content.
+    #[must_use]
+    pub fn mtime(&self) -> Timespec {
+        timespec(self.stx.stx_mtime)
+    }
+
+    /// Last change of content or metadata.
+    #[must_use]
+    pub fn ctime(&self) -> Timespec {
+        timespec(self.stx.stx_ctime)
+    }
+
+    /// The mount that it was reached through: unique for this boot since Linux 6.8, a number that may be
+    /// reused since 5.8, `None` before.
+    #[must_use]
+    pub fn mount_id(&self) -> Option<u64> {
+        let known = StatxFlags::MNT_ID.bits() | MNT_ID_UNIQUE;
+        (self.stx.stx_mask & known != 0).then_some(self.stx.stx_mnt_id)
+    }
+
+    /// Whether this is the root of a mount; `None` if the kernel (before 5.8) cannot tell.
+    #[must_use]
+    pub fn is_mount_root(&self) -> Option<bool> {
+        self.attribute(StatxAttributes::MOUNT_ROOT)
+    }
+
+    /// Whether this is an automount point that has not been mounted; `None` if the file system cannot tell.
+    #[must_use]
+    pub fn is_automount(&self) -> Option<bool> {
+        self.attribute(StatxAttributes::AUTOMOUNT)
+    }
+
+    fn attribute(&self, bit: StatxAttributes) -> Option<bool> {
+        let known = self.stx.stx_attributes_mask.contains(bit);
+        known.then_some(self.stx.stx_attributes.contains(bit))
+    }
+}
+
+fn timespec(t: StatxTimestamp) -> Timespec {
+    Timespec {
+        tv_sec: t.tv_sec,
+        tv_nsec: t.tv_nsec.into(),
+    }
+}
+
+const MNT_ID_UNIQUE: u32 = 0x4000;
+
+/// statx(2), Linux 4.11: facts about `path` in `dir`; with an empty path and `AT_EMPTY_PATH`, about `dir`
+/// itself, which may be an `O_PATH` descriptor.
+///
+/// Asks for the basic facts, birth time and mount id; what the kernel does not know is left out of the answer.
+///
+/// # Errors
+/// As statx(2).
+pub fn statx(dir: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<Metadata> {
+    let mask = StatxFlags::BASIC_STATS
+        | StatxFlags::BTIME
+        | StatxFlags::MNT_ID
+        | StatxFlags::from_bits_retain(MNT_ID_UNIQUE);
+    path.into_with_c_str(|path| {
+        retry("statx", || {
+            rustix::fs::statx(dir.as_fd(), path, flags, mask)
+        })
+        .map(|stx| Metadata { stx })
+    })
+}
+
+/// fchmod(2). Not for `O_PATH` descriptors.
+///
+/// # Errors
+/// As fchmod(2).
+pub fn fchmod(fd: impl AsFd, mode: Mode) -> Result<()> {
+    retry("fchmod", || rustix::fs::fchmod(fd.as_fd(), mode))
+}
+
+/// fchmodat(2): the mode of `name` in `dir`; a symlink is followed.
+///
+/// # Errors
+/// As fchmodat(2).
+pub fn fchmodat(dir: impl AsFd, name: impl Arg, mode: Mode) -> Result<()> {
+    name.into_with_c_str(|name| {
+        retry("fchmodat", || {
+            rustix::fs::chmodat(dir.as_fd(), name, mode, AtFlags::empty())
+        })
+    })
+}
+
+/// fchown(2); `None` leaves as it is. It clears set-user-id and set-group-id.
+///
+/// # Errors
+/// As fchown(2).
+pub fn fchown(fd: impl AsFd, owner: Option<Uid>, group: Option<Gid>) -> Result<()> {
+    retry("fchown", || rustix::fs::fchown(fd.as_fd(), owner, group))
+}
+
+/// fchownat(2) with `AT_SYMLINK_NOFOLLOW`, and with `AT_EMPTY_PATH` where `name` is empty.
+///
+/// # Errors
+/// As fchownat(2).
+pub fn fchownat(
+    dir: impl AsFd,
+    name: impl Arg,
+    owner: Option<Uid>,
+    group: Option<Gid>,
+) -> Result<()> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    name.into_with_c_str(|name| {
+        retry("fchownat", || {
+            rustix::fs::chownat(dir.as_fd(), name, owner, group, flags)
+        })
+    })
+}
+
+/// futimens(3). Not for `O_PATH` descriptors.
+///
+/// # Errors
+/// As utimensat(2).
+pub fn futimens(fd: impl AsFd, times: &Timestamps) -> Result<()> {
+    retry("futimens", || rustix::fs::futimens(fd.as_fd(), times))
+}
+
+/// utimensat(2) with `AT_SYMLINK_NOFOLLOW`.
+///
+/// # Errors
+/// As utimensat(2).
+pub fn utimensat(dir: impl AsFd, name: impl Arg, times: &Timestamps) -> Result<()> {
+    name.into_with_c_str(|name| {
+        retry("utimensat", || {
+            rustix::fs::utimensat(dir.as_fd(), name, times, AtFlags::SYMLINK_NOFOLLOW)
+        })
+    })
+}
+
+/// The kind of file system, by the magic number of statfs(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FsKind {
+    /// ext2, ext3 or ext4 (they share a number).
+    Ext,
+    /// xfs.
+    Xfs,
+    /// btrfs.
+    Btrfs,
+    /// tmpfs, also devtmpfs.
+    Tmpfs,
+    /// ramfs.
+    Ramfs,
+    /// overlayfs.
+    Overlay,
+    /// f2fs.
+    F2fs,
+    /// NFS of any version.
+    Nfs,
+    /// CIFS and SMB.
+    Cifs,
+    /// 9p.
+    V9fs,
+    /// Any FUSE file system.
+    Fuse,
+    /// FAT.
+    Msdos,
+    /// exFAT.
+    Exfat,
+    /// procfs.
+    Proc,
+    /// bcachefs.
+    Bcachefs,
+    /// ZFS.
+    Zfs,
+    /// Another one, with its number.
+    Other(u64),
+}
+
+impl FsKind {
+    /// True where other machines may hold the same files open, so that local locks and leases prove nothing.
+    #[must_use]
+    pub fn is_shared_storage(self) -> bool {
+        matches!(
+            self,
+            Self::Nfs | Self::Cifs | Self::V9fs | Self::Fuse | Self::Other(_)
+        )
+    }
+
+    /// Its usual name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext => "ext2/ext3/ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+            Self::Tmpfs => "tmpfs",
+            Self::Ramfs => "ramfs",
+            Self::Overlay => "overlayfs",
+            Self::F2fs => "f2fs",
+            Self::Nfs => "nfs",
+            Self::Cifs => "cifs",
+            Self::V9fs => "9p",
+            Self::Fuse => "fuse",
+            Self::Msdos => "vfat",
+            Self::Exfat => "exfat",
+            Self::Proc => "proc",
+            Self::Bcachefs => "bcachefs",
+            Self::Zfs => "zfs",
+            Self::Other(_) => "unknown",
+        }
+    }
+}
+
+/// fstatfs(2), for the kind of file system that `fd` is on.
+///
+/// # Errors
+/// As fstatfs(2).
+pub fn fs_kind(fd: impl AsFd) -> Result<FsKind> {
+    let magic = call("fstatfs", || rustix::fs::fstatfs(fd.as_fd()))?.f_type;
+    // The magic numbers are 32 bits wide; the field's sign differs between targets.
+    #[allow(clippy::cast_sign_loss)]
+    let magic = (magic as u64) & 0xffff_ffff;
+    Ok(match magic {
+        0xef53 => FsKind::Ext,
+        0x5846_5342 => FsKind::Xfs,
+        0x9123_683e => FsKind::Btrfs,
+        0x0102_1994 => FsKind::Tmpfs,
+        0x8584_58f6 => FsKind::Ramfs,
+        0x794c_7630 => FsKind::Overlay,
+        0xf2f5_2010 => FsKind::F2fs,
+        0x6969 => FsKind::Nfs,
+        0xff53_4d42 | 0xfe53_4d42 | 0x517b => FsKind::Cifs,
+        0x0102_1997 => FsKind::V9fs,
+        0x6573_5546 => FsKind::Fuse,
+        0x4d44 => FsKind::Msdos,
+        0x2011_bab0 => FsKind::Exfat,
+        0x9fa0 => FsKind::Proc,
+        0xca45_1a4e => FsKind::Bcachefs,
+        0x2fc1_2fc1 => FsKind::Zfs,
+        other => FsKind::Other(other),
+    })
+}

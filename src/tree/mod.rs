@@ -1,0 +1,1 @@
+//! Whole trees by descriptor: walk, copy, remove, sync.
