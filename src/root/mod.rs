@@ -8,6 +8,7 @@ mod dir;
 mod name;
 mod parent;
 mod resolve;
+pub(crate) mod temp_name;
 mod walk;
 
 pub use dir::Dir;

@@ -19,6 +19,7 @@ pub mod hook;
 mod link;
 mod lock;
 mod open;
+mod random;
 mod raw;
 mod rename;
 mod stat;
@@ -34,6 +35,7 @@ pub use lock::{
     LockKind, LockRange, lease_free_of_writers, ofd_lock, ofd_try_lock, ofd_unlock, try_flock,
 };
 pub use open::{OpenHow, open_tmpfile, openat, openat2, openat2_blocked};
+pub use random::random;
 pub use rename::renameat2;
 pub use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub use rustix::fs::{
