@@ -16,6 +16,7 @@ mod errno;
 #[cfg(feature = "_hook")]
 #[doc(hidden)]
 pub mod hook;
+mod io;
 mod link;
 mod lock;
 mod open;
@@ -30,6 +31,7 @@ mod xattr;
 pub use copy::{copy_file_range, fallocate, ficlone, seek_data, seek_hole};
 pub use dirent::{DirEntry, DirStream};
 pub use errno::{Errno, errno_name};
+pub use io::{ftruncate, pread, pwrite, random, read, seek, write};
 pub use link::{link_descriptor, linkat, readlinkat, symlinkat};
 pub use lock::{
     LockKind, LockRange, lease_free_of_writers, ofd_lock, ofd_try_lock, ofd_unlock, try_flock,
