@@ -1,51 +1,115 @@
 //! Temporary names: random, recognisable, and never taken for a name that somebody else chose.
 //!
-//! `.sf-`, a class letter, 16 random hexadecimal digits, and 8 more that are the CRC-32C of all before.
-//! The check digits are no secret; they keep a user's own `.sf-something` from being swept away.
+//! `.sf-`, a class letter, 16 hexadecimal digits (32 in class `x`), and 8 more that are the CRC-32C of all
+//! before. The check digits are no secret; they keep a user's own `.sf-something` from being swept away.
+//!
+//! Classes: `t` a file, `d` a directory: both hold nothing that anybody misses. `x` stands on one side of an
+//! exchange that must not lose the other side; its digits are two inode numbers, that of the new file and that
+//! of the file it is meant to replace, so that whoever finds it knows which of the two it has before it.
 
 use super::Name;
 use crate::sys::{self, Errno};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const PREFIX: &[u8] = b".sf-";
-/// Bytes before the check digits: prefix, class, 16 digits.
-const CHECKED: usize = PREFIX.len() + 1 + 16;
-/// Bytes of a whole name.
-const LEN: usize = CHECKED + 8;
 
-/// A fresh name of this class, which is one ASCII lower-case letter. 64 random bits: two processes do not
-/// meet, and an exclusive creation decides if they do. One call.
+/// A temporary name taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TempName {
+    /// A file that was not published yet, or was replaced already.
+    File,
+    /// A directory likewise.
+    Dir,
+    /// One side of an exchange: the inode numbers of the new file and of the expected old one.
+    Exchange { new: u64, old: u64 },
+}
+
+/// A fresh name for a temporary file (`t`) or directory (`d`). 64 bits, random for each process: two
+/// processes do not meet, and an exclusive creation decides if they do. No call after the process's first.
 ///
 /// # Errors
-/// As getrandom(2); `EINVAL` for a class that is no letter.
+/// As getrandom(2).
 pub(crate) fn fresh(class: u8) -> sys::Result<Name> {
-    if !class.is_ascii_lowercase() {
-        return Err(Errno::INVAL);
-    }
-    let mut random = [0; 8];
-    sys::random(&mut random)?;
-    let mut name = Vec::with_capacity(LEN);
+    debug_assert!(matches!(class, b't' | b'd'));
+    build(class, &[next_random()?])
+}
+
+/// The name for one side of an exchange.
+pub(crate) fn exchange(new: u64, old: u64) -> sys::Result<Name> {
+    build(b'x', &[new, old])
+}
+
+fn build(class: u8, numbers: &[u64]) -> sys::Result<Name> {
+    let mut name = Vec::with_capacity(48);
     name.extend_from_slice(PREFIX);
     name.push(class);
-    hex(u64::from_ne_bytes(random), 16, &mut name);
+    for number in numbers {
+        hex(*number, 16, &mut name);
+    }
     let check = crc32c::crc32c(&name);
     hex(check.into(), 8, &mut name);
     Name::from_bytes(&name)
 }
 
-/// The class letter, if `name` is one that [`fresh`] makes: its whole pattern, check digits included.
-pub(crate) fn parse(name: &[u8]) -> Option<u8> {
-    if name.len() != LEN || !name.starts_with(PREFIX) {
-        return None;
-    }
-    let (checked, check) = name.split_at(CHECKED);
-    let class = checked[PREFIX.len()];
+/// What a name is, if it is one of ours: its whole pattern, check digits included.
+pub(crate) fn parse(name: &[u8]) -> Option<TempName> {
+    let digits = name.strip_prefix(PREFIX)?;
+    let (class, digits) = digits.split_first()?;
+    let numbers = match class {
+        b't' | b'd' => 1,
+        b'x' => 2,
+        _ => return None,
+    };
     let is_digit = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
-    if !class.is_ascii_lowercase() || !checked[PREFIX.len() + 1..].iter().all(is_digit) {
+    if digits.len() != numbers * 16 + 8 || !digits.iter().all(is_digit) {
         return None;
     }
-    let mut want = Vec::with_capacity(8);
-    hex(crc32c::crc32c(checked).into(), 8, &mut want);
-    (check == want).then_some(class)
+    let (checked, check) = name.split_at(name.len() - 8);
+    if number(check) != u64::from(crc32c::crc32c(checked)) {
+        return None;
+    }
+    Some(match class {
+        b't' => TempName::File,
+        b'd' => TempName::Dir,
+        _ => TempName::Exchange {
+            new: number(&digits[..16]),
+            old: number(&digits[16..32]),
+        },
+    })
+}
+
+/// The next number of a sequence that getrandom(2) seeds once in a process (SplitMix64, Steele et al., "Fast
+/// Splittable Pseudorandom Number Generators", OOPSLA 2014). After a fork parent and child draw the same
+/// numbers, which exclusive creation sorts out.
+fn next_random() -> sys::Result<u64> {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    static SEED: OnceLock<u64> = OnceLock::new();
+    static STEPS: AtomicU64 = AtomicU64::new(0);
+    let seed = match SEED.get() {
+        Some(seed) => *seed,
+        None => {
+            let mut bytes = [0; 8];
+            sys::random(&mut bytes)?;
+            *SEED.get_or_init(|| u64::from_ne_bytes(bytes))
+        }
+    };
+    let mut z = seed.wrapping_add(STEPS.fetch_add(STEP, Ordering::Relaxed));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    Ok(z ^ (z >> 31))
+}
+
+/// The value of up to 16 hexadecimal digits, which the caller has checked.
+fn number(digits: &[u8]) -> u64 {
+    digits.iter().fold(0, |n, d| {
+        let digit = if d.is_ascii_digit() {
+            d - b'0'
+        } else {
+            d - b'a' + 10
+        };
+        n << 4 | u64::from(digit)
+    })
 }
 
 /// Appends the lowest `digits` hexadecimal digits of `value`.
@@ -64,39 +128,51 @@ mod tests {
         let (a, b) = (fresh(b't').unwrap(), fresh(b't').unwrap());
         assert_ne!(a, b);
         assert_eq!(a.as_bytes().len(), 29);
-        assert_eq!(parse(a.as_bytes()), Some(b't'));
-        assert_eq!(parse(fresh(b'd').unwrap().as_bytes()), Some(b'd'));
-        assert_eq!(fresh(b'/'), Err(Errno::INVAL));
-        assert_eq!(fresh(b'T'), Err(Errno::INVAL));
+        assert_eq!(parse(a.as_bytes()), Some(TempName::File));
+        assert_eq!(parse(fresh(b'd').unwrap().as_bytes()), Some(TempName::Dir));
+        let both = exchange(7, u64::MAX).unwrap();
+        assert_eq!(
+            parse(both.as_bytes()),
+            Some(TempName::Exchange {
+                new: 7,
+                old: u64::MAX
+            })
+        );
     }
 
     /// The form is part of what older versions left on disks, so it is fixed here by value.
     #[test]
     fn the_form_is_fixed() {
-        let checked = b".sf-d0123456789abcdef";
-        let mut name = checked.to_vec();
-        hex(crc32c::crc32c(checked).into(), 8, &mut name);
-        assert_eq!(name, b".sf-d0123456789abcdef96735b5a");
-        assert_eq!(parse(&name), Some(b'd'));
+        assert_eq!(parse(b".sf-d0123456789abcdef96735b5a"), Some(TempName::Dir));
+        assert_eq!(
+            build(b'd', &[0x0123_4567_89ab_cdef])
+                .unwrap()
+                .as_bytes()
+                .len(),
+            29
+        );
+        assert_eq!(
+            build(b'd', &[0x0123_4567_89ab_cdef]).unwrap().as_bytes(),
+            b".sf-d0123456789abcdef96735b5a"
+        );
     }
 
     /// Any other byte at any place, one byte more or less, or upper case: not ours.
     #[test]
     fn nothing_else_is_recognised() {
-        let name = fresh(b't').unwrap().as_bytes().to_vec();
-        for at in 0..name.len() {
-            for byte in 0..=255 {
-                let mut other = name.clone();
-                other[at] = byte;
-                assert_eq!(parse(&other).is_some(), other == name, "{at} {byte}");
+        for name in [fresh(b't').unwrap(), exchange(1, 2).unwrap()] {
+            let name = name.as_bytes().to_vec();
+            for at in 0..name.len() {
+                for byte in 0..=255 {
+                    let mut other = name.clone();
+                    other[at] = byte;
+                    assert_eq!(parse(&other).is_some(), other == name, "{at} {byte}");
+                }
             }
+            assert_eq!(parse(&name[..name.len() - 1]), None);
+            assert_eq!(parse(&[&name[..], b"0"].concat()), None);
         }
-        assert_eq!(parse(&name[..28]), None);
-        assert_eq!(parse(&[&name[..], b"0"].concat()), None);
         assert_eq!(parse(b""), None);
-        let mut bad_class = b".sf-T0123456789abcdef".to_vec();
-        let check = crc32c::crc32c(&bad_class);
-        hex(check.into(), 8, &mut bad_class);
-        assert_eq!(parse(&bad_class), None);
+        assert!(build(b'q', &[1]).is_ok_and(|n| parse(n.as_bytes()).is_none()));
     }
 }

@@ -1,4 +1,4 @@
-//! read(2), write(2), lseek(2), ftruncate(2), and random bytes.
+//! read(2), write(2), lseek(2), ftruncate(2).
 
 use super::{AsFd, Result, retry};
 use rustix::fs::SeekFrom;
@@ -56,19 +56,4 @@ pub fn seek(fd: impl AsFd, to: std::io::SeekFrom) -> Result<u64> {
 /// As ftruncate(2).
 pub fn ftruncate(fd: impl AsFd, len: u64) -> Result<()> {
     retry("ftruncate", || rustix::fs::ftruncate(fd.as_fd(), len))
-}
-
-/// getrandom(2): fills a small buffer with random bytes.
-///
-/// # Errors
-/// As getrandom(2). `ENOSYS`: kernel before 3.17, or a filter.
-pub fn random(buf: &mut [u8]) -> Result<()> {
-    let mut filled = 0;
-    while filled < buf.len() {
-        let rest = &mut buf[filled..];
-        filled += retry("getrandom", || {
-            rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty())
-        })?;
-    }
-    Ok(())
 }

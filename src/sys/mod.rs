@@ -31,7 +31,7 @@ mod xattr;
 pub use copy::{copy_file_range, fallocate, ficlone, seek_data, seek_hole};
 pub use dirent::{DirEntry, DirStream};
 pub use errno::{Errno, errno_name};
-pub use io::{ftruncate, pread, pwrite, random, read, seek, write};
+pub use io::{ftruncate, pread, pwrite, read, seek, write};
 pub use link::{link_descriptor, linkat, readlinkat, symlinkat};
 pub use lock::{
     LockKind, LockRange, lease_free_of_writers, ofd_lock, ofd_try_lock, ofd_unlock, try_flock,
