@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum DiskState {
     /// The old state is there, as before the call.
     Unchanged,
-    /// The new state is visible, but it is not known to be durable: after a power cut the old one may be back.
+    /// The new state is visible, but not known to be durable: after a power cut the old one may be back.
     Published,
     /// The change is durable in the journal; recovery will finish it.
     Committed,

@@ -4,8 +4,8 @@
 //! before. The check digits are no secret; they keep a user's own `.sf-something` from being swept away.
 //!
 //! Classes: `t` a file, `d` a directory: both hold nothing that anybody misses. `x` stands on one side of an
-//! exchange that must not lose the other side; its digits are two inode numbers, that of the new file and that
-//! of the file it is meant to replace, so that whoever finds it knows which of the two it has before it.
+//! exchange that must not lose the other side; its digits are two inode numbers, that of the new file and
+//! that of the file it is meant to replace, so that whoever finds it knows which of the two it has before it.
 
 use super::Name;
 use crate::sys::{self, Errno};

@@ -49,7 +49,7 @@ pub fn seek_data(fd: impl AsFd, from: u64) -> Result<Option<u64>> {
     }
 }
 
-/// lseek(2) with `SEEK_HOLE`: where the next hole begins at or after `from`; the end of the file counts as one.
+/// lseek(2) with `SEEK_HOLE`: where the next hole begins at or after `from`. The end of the file is a hole.
 ///
 /// # Errors
 /// As lseek(2).

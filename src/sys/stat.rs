@@ -165,7 +165,7 @@ const MNT_ID_UNIQUE: u32 = 0x4000;
 /// statx(2), Linux 4.11: facts about `path` in `dir`; with an empty path and `AT_EMPTY_PATH`, about `dir`
 /// itself, which may be an `O_PATH` descriptor.
 ///
-/// Asks for the basic facts, birth time and mount id; what the kernel does not know is left out of the answer.
+/// Asks for the basic facts, birth time and mount id. What the kernel does not know is left out.
 ///
 /// # Errors
 /// As statx(2).
