@@ -187,7 +187,7 @@ fn each_rule_finds_its_fault() {
         ("src/a.rs", "//! a\n#![deny(unsafe_code)] // no unsafe\n"),
         (
             "docs/a.md",
-            "[a](../README.md#b) [c](https://example.org) src/root/a target/work/x\n",
+            "[a](../Cargo.toml#b) [c](https://example.org) src/root/a target/work/x\n",
         ),
         (UNSAFE_ROOM, &keyword),
     ];
