@@ -313,6 +313,20 @@ impl Error {
         self.0.other.as_deref()
     }
 
+    /// The same error with each of its paths (the path, the other path, what is left behind, in this order)
+    /// replaced by what `f` makes of it.
+    ///
+    /// A [`Root`](crate::Root) does not know its own name; a caller who does can give its users the paths as
+    /// they know them.
+    #[must_use]
+    pub fn map_paths(mut self, mut f: impl FnMut(&Path) -> PathBuf) -> Self {
+        let e = &mut *self.0;
+        for path in e.path.iter_mut().chain(&mut e.other).chain(&mut e.left) {
+            *path = f(path);
+        }
+        self
+    }
+
     /// The system call that failed, such as `"fsync"`.
     #[must_use]
     pub fn system_call(&self) -> Option<&'static str> {
