@@ -87,6 +87,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// In use: a mount point (a bind-mounted file cannot be renamed over), or a running program.
     Busy,
+    /// It cannot be had at once, and the caller asked not to wait.
+    WouldBlock,
     /// The kernel or file system cannot do it, and there is no safe other way.
     Unsupported,
     /// The target is not what the caller said it would be.
@@ -124,6 +126,7 @@ impl ErrorKind {
             Errno::DQUOT => Self::QuotaExceeded,
             Errno::ROFS => Self::ReadOnly,
             Errno::BUSY | Errno::TXTBSY => Self::Busy,
+            Errno::AGAIN => Self::WouldBlock,
             Errno::OPNOTSUPP | Errno::NOSYS => Self::Unsupported,
             Errno::MFILE | Errno::NFILE => Self::TooManyFiles,
             _ => Self::Io,
@@ -146,6 +149,7 @@ impl ErrorKind {
             Self::QuotaExceeded => K::QuotaExceeded,
             Self::ReadOnly => K::ReadOnlyFilesystem,
             Self::Busy => K::ResourceBusy,
+            Self::WouldBlock => K::WouldBlock,
             Self::Unsupported => K::Unsupported,
             Self::Mismatch => K::InvalidData,
             Self::Cancelled => K::Interrupted,
@@ -172,6 +176,7 @@ impl ErrorKind {
             Self::QuotaExceeded => "the quota is used up",
             Self::ReadOnly => "the file system is read-only",
             Self::Busy => "it is in use",
+            Self::WouldBlock => "it would have to wait",
             Self::Unsupported => "not supported here",
             Self::Changed => "it is not what was expected",
             Self::Mismatch => "the content is not what was announced",
