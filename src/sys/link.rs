@@ -1,7 +1,6 @@
 //! linkat(2), symlinkat(2), readlinkat(2), and giving an unnamed file a name.
 
-use super::{Arg, AsFd, AtFlags, CWD, Errno, Mode, OFlags, Result, call, openat, retry};
-use rustix::fd::AsRawFd;
+use super::{Arg, AsFd, AtFlags, Errno, Result, descriptor_link, retry};
 use std::ffi::CString;
 
 /// linkat(2): a further name `new` in `new_dir` for the file `old` in `old_dir`; a symlink itself is
@@ -23,9 +22,7 @@ pub fn linkat(old_dir: impl AsFd, old: impl Arg, new_dir: impl AsFd, new: impl A
 /// Gives the open file `fd` the name `new` in `new_dir`: for a file from
 /// [`open_tmpfile`](super::open_tmpfile), or a further name for any open file that has one.
 ///
-/// Up to four calls: linkat with `AT_EMPTY_PATH` (unprivileged since Linux 6.10, for the credentials that
-/// opened the file), and where that answers `ENOENT`, through `/proc/self/fd`, after checking that this
-/// is a real procfs.
+/// Up to four calls: [`link_empty_path`], and where that is refused, [`link_proc`].
 ///
 /// # Errors
 /// `EOPNOTSUPP`: neither way is open to this process. Else as linkat(2); `EEXIST`: the name is taken;
@@ -34,45 +31,48 @@ pub fn linkat(old_dir: impl AsFd, old: impl Arg, new_dir: impl AsFd, new: impl A
 /// Source: linkat(2), open(2) on `O_TMPFILE`.
 pub fn link_descriptor(fd: impl AsFd, new_dir: impl AsFd, new: impl Arg) -> Result<()> {
     let (fd, new_dir) = (fd.as_fd(), new_dir.as_fd());
+    new.into_with_c_str(|new| match link_empty_path(fd, new_dir, new) {
+        // ENOENT and EPERM are the refusals to a process without the right; EINVAL and ENOSYS those of
+        // sandboxes that do not know the flag.
+        Err(Errno::NOENT | Errno::PERM | Errno::INVAL | Errno::NOSYS) => {
+            link_proc(fd, new_dir, new)
+        }
+        done => done,
+    })
+}
+
+/// linkat(2) with `AT_EMPTY_PATH`: the name `new` in `new_dir` for the open file `fd`.
+///
+/// # Errors
+/// As linkat(2). `ENOENT` also for a process without `CAP_DAC_READ_SEARCH`, before Linux 6.10 or where the
+/// file was opened with other credentials.
+pub fn link_empty_path(fd: impl AsFd, new_dir: impl AsFd, new: impl Arg) -> Result<()> {
     new.into_with_c_str(|new| {
-        let direct = retry("linkat(AT_EMPTY_PATH)", || {
-            rustix::fs::linkat(fd, c"", new_dir, new, AtFlags::EMPTY_PATH)
-        });
-        match direct {
-            // ENOENT and EPERM are the refusals to a process without the right; EINVAL and ENOSYS those
-            // of sandboxes that do not know the flag.
-            Err(Errno::NOENT | Errno::PERM | Errno::INVAL | Errno::NOSYS) => {}
-            done => return done,
-        }
-        let proc = match openat(
-            CWD,
-            c"/proc/self/fd",
-            OFlags::PATH | OFlags::DIRECTORY,
-            Mode::empty(),
-        ) {
-            Ok(proc) => proc,
-            Err(_) => return Err(Errno::OPNOTSUPP),
-        };
-        if !call("fstatfs", || rustix::fs::fstatfs(&proc))
-            .is_ok_and(|s| s.f_type == PROC_SUPER_MAGIC)
-        {
-            return Err(Errno::OPNOTSUPP);
-        }
-        // A decimal number holds no NUL.
-        let number = CString::new(fd.as_raw_fd().to_string()).map_err(|_| Errno::INVAL)?;
+        retry("linkat(AT_EMPTY_PATH)", || {
+            rustix::fs::linkat(fd.as_fd(), c"", new_dir.as_fd(), new, AtFlags::EMPTY_PATH)
+        })
+    })
+}
+
+/// linkat(2) through the descriptor's link in procfs: the name `new` in `new_dir` for the open file `fd`.
+/// Three calls, as it is checked that this is a real procfs.
+///
+/// # Errors
+/// `EOPNOTSUPP`: no procfs of this process here. Else as linkat(2).
+pub fn link_proc(fd: impl AsFd, new_dir: impl AsFd, new: impl Arg) -> Result<()> {
+    let (proc, number) = descriptor_link(fd.as_fd())?;
+    new.into_with_c_str(|new| {
         retry("linkat(/proc/self/fd)", || {
             rustix::fs::linkat(
                 &proc,
                 number.as_c_str(),
-                new_dir,
+                new_dir.as_fd(),
                 new,
                 AtFlags::SYMLINK_FOLLOW,
             )
         })
     })
 }
-
-const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;
 
 /// symlinkat(2): a symlink `new` in `dir` with the text `target`.
 ///

@@ -20,6 +20,7 @@ mod io;
 mod link;
 mod lock;
 mod open;
+mod proc;
 mod random;
 mod raw;
 mod rename;
@@ -32,7 +33,7 @@ pub use copy::{copy_file_range, fallocate, ficlone, seek_data, seek_hole};
 pub use dirent::{DirEntry, DirStream};
 pub use errno::{Errno, errno_name};
 pub use io::{ftruncate, pread, pwrite, read, seek, write};
-pub use link::{link_descriptor, linkat, readlinkat, symlinkat};
+pub use link::{link_descriptor, link_empty_path, link_proc, linkat, readlinkat, symlinkat};
 pub use lock::{
     LockKind, LockRange, lease_free_of_writers, ofd_lock, ofd_try_lock, ofd_unlock, try_flock,
 };
@@ -46,12 +47,14 @@ pub use rustix::fs::{
 };
 pub use rustix::path::Arg;
 pub use stat::{
-    FileId, FsKind, Metadata, fchmod, fchmodat, fchown, fchownat, fs_kind, futimens, statx,
-    utimensat,
+    FileId, FsKind, Metadata, fchmod, fchmod_empty_path, fchmodat, fchown, fchownat, fs_kind,
+    futimens, is_read_only, statx, utimensat, utimensat_follow,
 };
 pub use sync::{SyncRange, fdatasync, fsync, sync_file_range, syncfs};
 pub use unlink::{mkdirat, mkfifoat, mknodat, rmdirat, unlinkat};
 pub use xattr::{fgetxattr, flistxattr, fremovexattr, fsetxattr};
+
+pub(crate) use proc::descriptor_link;
 
 /// What a system call gives: its value, or the kernel's errno.
 pub type Result<T> = core::result::Result<T, Errno>;

@@ -5,7 +5,7 @@
 //! that the call's manual page names.
 #![allow(unsafe_code)]
 
-use super::{BorrowedFd, Errno, Result, SyncRange};
+use super::{BorrowedFd, Errno, Mode, Result, SyncRange};
 use rustix::fd::AsRawFd;
 
 /// The errno of a libc call that answered -1, or its answer.
@@ -32,6 +32,22 @@ pub(super) fn openat2_null() -> Result<()> {
             std::ptr::null::<libc::c_char>(),
             std::ptr::null::<libc::c_void>(),
             SIZE_OF_OPEN_HOW,
+        )
+    };
+    check(if answer == -1 { -1 } else { 0 }).map(drop)
+}
+
+/// fchmodat2 with an empty path and `AT_EMPTY_PATH`.
+pub(super) fn fchmodat2(fd: BorrowedFd<'_>, mode: Mode) -> Result<()> {
+    // SAFETY: the path is a live, NUL-terminated constant that the kernel only reads; the descriptor is open
+    // while borrowed; the other arguments are integers.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_fchmodat2,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            mode.as_raw_mode(),
+            libc::AT_EMPTY_PATH,
         )
     };
     check(if answer == -1 { -1 } else { 0 }).map(drop)

@@ -1,7 +1,7 @@
 //! statx(2), and changing owner, mode and times.
 
 use super::{
-    Arg, AsFd, AtFlags, FileType, Gid, Mode, Result, StatxFlags, Timestamps, Uid, call, retry,
+    Arg, AsFd, AtFlags, FileType, Gid, Mode, Result, StatxFlags, Timestamps, Uid, call, raw, retry,
 };
 use rustix::fs::{StatxAttributes, StatxTimestamp, Timespec};
 
@@ -135,6 +135,12 @@ impl Metadata {
         (self.stx.stx_mask & known != 0).then_some(self.stx.stx_mnt_id)
     }
 
+    /// Whether [`mount_id`](Self::mount_id) is a number that this boot will not use again (Linux 6.8).
+    #[must_use]
+    pub fn mount_id_is_unique(&self) -> bool {
+        self.stx.stx_mask & MNT_ID_UNIQUE != 0
+    }
+
     /// Whether this is the root of a mount; `None` if the kernel (before 5.8) cannot tell.
     #[must_use]
     pub fn is_mount_root(&self) -> Option<bool> {
@@ -202,6 +208,15 @@ pub fn fchmodat(dir: impl AsFd, name: impl Arg, mode: Mode) -> Result<()> {
     })
 }
 
+/// fchmodat2(2) with `AT_EMPTY_PATH`, Linux 6.6: the mode of an open file, which may be an `O_PATH`
+/// descriptor.
+///
+/// # Errors
+/// As fchmodat2(2). `ENOSYS`: an older kernel. `EOPNOTSUPP`: a symlink.
+pub fn fchmod_empty_path(fd: impl AsFd, mode: Mode) -> Result<()> {
+    retry("fchmodat2", || raw::fchmodat2(fd.as_fd(), mode))
+}
+
 /// fchown(2); `None` leaves as it is. It clears set-user-id and set-group-id.
 ///
 /// # Errors
@@ -236,14 +251,30 @@ pub fn futimens(fd: impl AsFd, times: &Timestamps) -> Result<()> {
     retry("futimens", || rustix::fs::futimens(fd.as_fd(), times))
 }
 
-/// utimensat(2) with `AT_SYMLINK_NOFOLLOW`.
+/// utimensat(2) with `AT_SYMLINK_NOFOLLOW`, and with `AT_EMPTY_PATH` (Linux 5.8) where `name` is empty.
+///
+/// # Errors
+/// As utimensat(2). `EINVAL` with an empty name: an older kernel.
+pub fn utimensat(dir: impl AsFd, name: impl Arg, times: &Timestamps) -> Result<()> {
+    name.into_with_c_str(|name| {
+        let mut flags = AtFlags::SYMLINK_NOFOLLOW;
+        if name.is_empty() {
+            flags |= AtFlags::EMPTY_PATH;
+        }
+        retry("utimensat", || {
+            rustix::fs::utimensat(dir.as_fd(), name, times, flags)
+        })
+    })
+}
+
+/// utimensat(2) without flags: a symlink is followed.
 ///
 /// # Errors
 /// As utimensat(2).
-pub fn utimensat(dir: impl AsFd, name: impl Arg, times: &Timestamps) -> Result<()> {
+pub fn utimensat_follow(dir: impl AsFd, name: impl Arg, times: &Timestamps) -> Result<()> {
     name.into_with_c_str(|name| {
         retry("utimensat", || {
-            rustix::fs::utimensat(dir.as_fd(), name, times, AtFlags::SYMLINK_NOFOLLOW)
+            rustix::fs::utimensat(dir.as_fd(), name, times, AtFlags::empty())
         })
     })
 }
@@ -351,4 +382,13 @@ pub fn fs_kind(fd: impl AsFd) -> Result<FsKind> {
         0x2fc1_2fc1 => FsKind::Zfs,
         other => FsKind::Other(other),
     })
+}
+
+/// fstatvfs(3): whether the mount that `fd` was reached through, or its file system, is read-only.
+///
+/// # Errors
+/// As fstatvfs(3).
+pub fn is_read_only(fd: impl AsFd) -> Result<bool> {
+    let flags = call("fstatfs", || rustix::fs::fstatvfs(fd.as_fd()))?.f_flag;
+    Ok(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }

@@ -1,0 +1,28 @@
+//! The names that procfs has for this thread's descriptors.
+
+use super::{AsFd, CWD, Errno, FsKind, Mode, OFlags, OwnedFd, Result, fs_kind, openat};
+use rustix::fd::AsRawFd;
+use std::ffi::CString;
+
+/// The directory of this thread's descriptors in procfs (Linux 3.17), and the name of `fd` in it: a link
+/// that leads to the open file itself, whatever its path.
+///
+/// Two calls: the directory is opened, and must be procfs and not something mounted in its place.
+///
+/// # Errors
+/// `EOPNOTSUPP`: there is no procfs here, or not of this process. `EMFILE`, `ENFILE`, `ENOMEM`.
+pub(crate) fn descriptor_link(fd: impl AsFd) -> Result<(OwnedFd, CString)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let dir = match openat(CWD, c"/proc/thread-self/fd", flags, Mode::empty()) {
+        Err(e @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(e),
+        Err(_) => return Err(Errno::OPNOTSUPP),
+        Ok(dir) => dir,
+    };
+    match fs_kind(&dir) {
+        Ok(FsKind::Proc) => {}
+        _ => return Err(Errno::OPNOTSUPP),
+    }
+    // A decimal number holds no NUL.
+    let number = CString::new(fd.as_fd().as_raw_fd().to_string()).map_err(|_| Errno::INVAL)?;
+    Ok((dir, number))
+}
