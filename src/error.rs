@@ -255,6 +255,15 @@ impl Error {
         self
     }
 
+    /// Names the path, unless the error has one already.
+    pub(crate) fn with_default_path(self, path: impl AsRef<OsStr>) -> Self {
+        if self.0.path.is_some() {
+            self
+        } else {
+            self.with_path(path)
+        }
+    }
+
     pub(crate) fn with_path_bytes(self, path: &[u8]) -> Self {
         self.with_path(OsStr::from_bytes(path))
     }

@@ -15,7 +15,7 @@ pub use dir::Dir;
 pub use name::Name;
 
 pub(crate) use dir::{errno_of, sync_names};
-pub(crate) use parent::{Access, Last, Place, Target};
+pub(crate) use parent::{Access, Last, Place};
 
 use crate::sys::{self, AsFd, BorrowedFd, Errno, Mode, OFlags, OwnedFd, ResolveFlags};
 use crate::{Error, ErrorKind, Result};
@@ -168,6 +168,25 @@ impl Root {
     /// `EMFILE`: too many open files.
     pub fn try_clone(&self) -> Result<Self> {
         self.with_options(self.options)
+    }
+
+    /// Opens the directory that holds `path`, which is resolved as any program would, as a root, and gives the
+    /// last component of `path`: for callers who start with an ordinary path.
+    ///
+    /// # Errors
+    /// As open(2) of the parent; `EINVAL` if the last component is `.`, `..` or missing, or a slash follows it.
+    pub fn around(path: impl AsRef<Path>) -> Result<(Self, Name)> {
+        let path = path.as_ref();
+        let (parent, last, slash) = parent::split(path.as_os_str().as_bytes());
+        let name = if slash {
+            Err(Errno::INVAL)
+        } else {
+            Name::from_bytes(last)
+        };
+        let name =
+            name.map_err(|e| Error::new("find the parent of", "openat", e).with_path(path))?;
+        let parent = if parent.is_empty() { b"." } else { parent };
+        Ok((Self::open(std::ffi::OsStr::from_bytes(parent))?, name))
     }
 
     /// The directory itself.

@@ -8,7 +8,7 @@
 //! that of the file it is meant to replace, so that whoever finds it knows which of the two it has before it.
 
 use super::Name;
-use crate::sys::{self, Errno};
+use crate::sys;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -43,7 +43,8 @@ pub use rename::renameat2;
 pub use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawMode,
-    RenameFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags,
+    RenameFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
+    XattrFlags,
 };
 pub use rustix::path::Arg;
 pub use stat::{

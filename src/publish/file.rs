@@ -1,0 +1,36 @@
+//! Writing and checking a file's content through its descriptor.
+
+use crate::sys::{self, AsFd, Errno};
+
+/// Buffer for streams: large enough that a system call's own cost does not show.
+pub(super) const BUFFER: usize = 128 * 1024;
+
+/// Writes all of `bytes` at the descriptor's offset.
+pub(super) fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match sys::write(fd.as_fd(), bytes)? {
+            // A regular file takes something or says why not; a file system that does neither is broken.
+            0 => return Err(Errno::IO),
+            n => bytes = &bytes[n.min(bytes.len())..],
+        }
+    }
+    Ok(())
+}
+
+/// SHA-256 of all of a file's content, read from its start; the offset stays.
+#[cfg(feature = "sha256")]
+pub(super) fn sha256_of(fd: impl AsFd) -> Result<[u8; 32], Errno> {
+    use sha2::Digest;
+    let mut hash = sha2::Sha256::new();
+    let mut buf = vec![0; BUFFER];
+    let mut at = 0;
+    loop {
+        match sys::pread(fd.as_fd(), &mut buf, at)? {
+            0 => return Ok(hash.finalize().into()),
+            n => {
+                hash.update(&buf[..n]);
+                at += n as u64;
+            }
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! What to publish a file over, what to keep, how durable: the options, and the calls that take them.
+
+use super::attributes::{Explicit, Old, Preserve};
+use super::pending::{PendingFile, REPLACE, To};
+use super::staged::Staged;
+use super::{Note, Receipt, Version, file};
+use crate::root::{Access, Last, Place, resolve_error};
+use crate::sys::{self, AtFlags, Errno, FileType, Gid, Metadata, Mode, OFlags, Timespec, Uid};
+use crate::{Durability, Error, ErrorKind, Name, Result, Root};
+use std::ffi::{CString, OsStr};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What must be at the name for a publication to go ahead. The kernel decides at the moment of publication.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// Nothing, or a regular file, which is replaced.
+    #[default]
+    CreateOrReplace,
+    /// Nothing: a taken name is [`ErrorKind::AlreadyExists`].
+    CreateNew,
+    /// A regular file, which is replaced; a free name is [`ErrorKind::NotFound`]. It is exchanged for the new
+    /// one (`RENAME_EXCHANGE`), which only works if something is there; without that call it is looked at just before.
+    Replace,
+    /// This version of a regular file; any other is [`ErrorKind::Changed`]. It is exchanged for the new one,
+    /// looked at, and put back if it is another version, so that readers may see the new file for a moment.
+    /// Without `RENAME_EXCHANGE` it is looked at just before, and [`Note::CheckedNotExchanged`] says so.
+    IfUnchanged(Version),
+}
+
+/// What a symlink at the target means. Links further up the path are always followed, beneath the root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SymlinkPolicy {
+    /// Refuse ([`ErrorKind::SymlinkLoop`]): neither the link nor what it points to is touched. The default, for
+    /// only the caller knows which of the two is meant.
+    #[default]
+    Refuse,
+    /// Publish what the link points to, beneath the root; it need not exist yet.
+    Follow,
+    /// Replace the link itself, as rename(2) does.
+    Replace,
+}
+
+/// Where the content is kept until it is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Staging {
+    /// In the target's directory, under a temporary name.
+    #[default]
+    Beside,
+    /// In the target's directory, without a name (`O_TMPFILE`, Linux 3.11): a kill while it is written leaves
+    /// nothing at all. It gets a temporary name just before it is synced. Where unnamed files are missing, as
+    /// [`Beside`](Self::Beside), with [`Note::StagedByName`].
+    Unnamed,
+    /// In this directory beneath the root, which must be on the same mount, under a temporary name.
+    In(PathBuf),
+}
+
+/// How to publish a file. One value serves any number of files.
+///
+/// ```
+/// use steadfast::publish::{FileOptions, Target};
+/// use steadfast::{ErrorKind, Root};
+/// # let tmp = tempfile::tempdir()?;
+/// let root = Root::open(tmp.path())?;
+/// let new = FileOptions::new().target(Target::CreateNew);
+/// new.write(&root, "id", b"1")?;
+/// let refused = new.write(&root, "id", b"2").unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+/// # Ok::<(), steadfast::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct FileOptions {
+    pub(super) target: Target,
+    pub(super) durability: Durability,
+    pub(super) symlink: SymlinkPolicy,
+    pub(super) staging: Staging,
+    pub(super) preserve: Preserve,
+    pub(super) explicit: Explicit,
+    pub(super) parents: Option<Mode>,
+    pub(super) expect_len: Option<u64>,
+    #[cfg(feature = "sha256")]
+    pub(super) expect_sha256: Option<[u8; 32]>,
+}
+
+impl FileOptions {
+    /// Create or replace, fully durable, refusing symlinks, staged beside the target, keeping a replaced file's
+    /// mode, owner, access list and extended attributes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What must be at the name.
+    pub fn target(mut self, target: Target) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// What a power cut may take back.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// What a symlink at the target means.
+    pub fn symlink(mut self, policy: SymlinkPolicy) -> Self {
+        self.symlink = policy;
+        self
+    }
+
+    /// Where the content is kept until it is published.
+    pub fn staging(mut self, staging: Staging) -> Self {
+        self.staging = staging;
+        self
+    }
+
+    /// What is kept of a replaced file.
+    pub fn preserve(mut self, preserve: Preserve) -> Self {
+        self.preserve = preserve;
+        self
+    }
+
+    /// Exactly these permission bits, whatever the umask, a replaced file or a default access list says.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.explicit.mode = Some(mode);
+        self
+    }
+
+    /// This owner and group; `None` leaves each to [`Preserve`]. Failing to set them fails the publication.
+    pub fn owner(mut self, uid: Option<Uid>, gid: Option<Gid>) -> Self {
+        self.explicit.uid = uid;
+        self.explicit.gid = gid;
+        self
+    }
+
+    /// These times of last access and modification; `None` leaves each to [`Preserve`].
+    pub fn times(mut self, atime: Option<Timespec>, mtime: Option<Timespec>) -> Self {
+        self.explicit.atime = atime;
+        self.explicit.mtime = mtime;
+        self
+    }
+
+    /// An extended attribute, such as `user.origin`. A name with a NUL byte is cut there by no one: setting it
+    /// fails the publication with [`ErrorKind::InvalidInput`].
+    pub fn xattr(mut self, name: impl AsRef<OsStr>, value: impl Into<Vec<u8>>) -> Self {
+        // An empty name is what the kernel refuses as well.
+        let name = CString::new(name.as_ref().as_bytes()).unwrap_or_default();
+        self.explicit.xattrs.push((name, value.into()));
+        self
+    }
+
+    /// Makes missing directories on the way, with this mode under the umask, as durable as the file. They stay
+    /// if the publication then fails.
+    pub fn create_parents(mut self, mode: Mode) -> Self {
+        self.parents = Some(mode);
+        self
+    }
+
+    /// The content must have this length in bytes, or nothing is published.
+    pub fn expect_len(mut self, len: u64) -> Self {
+        self.expect_len = Some(len);
+        self
+    }
+
+    /// The content must have this SHA-256, or nothing is published. It is read back once before publication.
+    #[cfg(feature = "sha256")]
+    pub fn expect_sha256(mut self, hash: [u8; 32]) -> Self {
+        self.expect_sha256 = Some(hash);
+        self
+    }
+
+    /// Publishes these bytes at `path` beneath `root`.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin) and [`PendingFile::commit`]; the error says what state the disk is in.
+    pub fn write(
+        &self,
+        root: &Root,
+        path: impl AsRef<Path>,
+        bytes: impl AsRef<[u8]>,
+    ) -> Result<Receipt> {
+        let path = path.as_ref();
+        let mut pending = self.start(root, path, false)?;
+        let done = pending.write_all(bytes.as_ref());
+        Self::finish(pending, path, done)
+    }
+
+    /// Publishes what the closure writes. If it fails nothing is published.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`ErrorKind::Source`] for the closure's own error.
+    pub fn write_with(
+        &self,
+        root: &Root,
+        path: impl AsRef<Path>,
+        fill: impl FnOnce(&mut PendingFile<'_>) -> io::Result<()>,
+    ) -> Result<Receipt> {
+        let path = path.as_ref();
+        let mut pending = self.begin(root, path)?;
+        let done = fill(&mut pending);
+        Self::finish(pending, path, done)
+    }
+
+    /// Publishes all that a reader gives, through a buffer of 128 KiB. If it fails nothing is published.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`ErrorKind::Source`] for the reader's error.
+    pub fn write_from(
+        &self,
+        root: &Root,
+        path: impl AsRef<Path>,
+        mut reader: impl Read,
+    ) -> Result<Receipt> {
+        self.write_with(root, path, |pending| {
+            let mut buf = vec![0; file::BUFFER];
+            loop {
+                match reader.read(&mut buf) {
+                    Ok(0) => return Ok(()),
+                    Ok(n) => pending.write_all(&buf[..n])?,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        })
+    }
+
+    /// Begins to publish at `path` beneath `root`: write to what this gives, then
+    /// [`commit`](PendingFile::commit).
+    ///
+    /// # Errors
+    /// Nothing was changed. [`ErrorKind::Escape`]: the path leads out of the root. [`ErrorKind::NotFound`]: the parent is
+    /// missing (see [`create_parents`](Self::create_parents)), or the file that was to be replaced.
+    /// [`ErrorKind::AlreadyExists`], [`ErrorKind::Changed`]: the target is not as asked for. [`ErrorKind::IsADirectory`],
+    /// [`ErrorKind::NotAFile`], [`ErrorKind::SymlinkLoop`]: the target is a directory; a FIFO, socket or device; a symlink.
+    /// Else as open(2).
+    pub fn begin<'r>(&self, root: &'r Root, path: impl AsRef<Path>) -> Result<PendingFile<'r>> {
+        self.start(root, path.as_ref(), true)
+    }
+
+    /// `early`: look for a taken name before anything is written, so that a long stream is not refused at its end.
+    fn start<'r>(&self, root: &'r Root, path: &Path, early: bool) -> Result<PendingFile<'r>> {
+        let fail = |call, e| Error::new(REPLACE, call, e).with_path(path);
+        let mut notes = Vec::new();
+        let (found, place) = self.find(root, path, early)?;
+        let mut expected = None;
+        let old = match (&found, &self.target) {
+            (Some(_), Target::CreateNew) => {
+                return Err(fail("statx", Errno::EXIST));
+            }
+            (None, Target::Replace | Target::IfUnchanged(_)) => {
+                return Err(fail("statx", Errno::NOENT));
+            }
+            (Some(meta), target) => {
+                if let Target::IfUnchanged(version) = target {
+                    expected = version
+                        .check(&place.dir, &place.name, meta)
+                        .map_err(|e| fail("openat", e))?;
+                    if expected.is_none() {
+                        return Err(changed(path));
+                    }
+                }
+                if meta.is_file() { Some(*meta) } else { None }
+            }
+            (None, _) => None,
+        };
+        let old = old
+            .map(|meta| Old::read(&place.dir, &place.name, meta, self.preserve, &mut notes))
+            .transpose()
+            .map_err(|(call, e)| fail(call, e))?;
+        if let Some(links) = old.as_ref().map(|o| o.meta.links()).filter(|n| *n > 1) {
+            notes.push(Note::LinksCut(links - 1));
+        }
+        // What takes over or is given a mode starts out closed; what does not is created as open(2) does, so
+        // that umask and default access list apply.
+        let closed = self.explicit.mode.is_some() || (old.is_some() && self.preserve.mode);
+        let mode = Mode::from_raw_mode(if closed { 0o600 } else { 0o666 });
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        let to = |dir| To {
+            dir,
+            name: place.name,
+            shown: path.to_owned(),
+        };
+        let (staged, to) = match &self.staging {
+            Staging::Beside => (Staged::named(place.dir, folder, mode), to(None)),
+            Staging::Unnamed => (
+                Staged::unnamed(place.dir, folder, mode, &mut notes),
+                to(None),
+            ),
+            Staging::In(dir) => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                let fd = root
+                    .open_raw(dir.as_os_str().as_bytes(), flags, Mode::empty())
+                    .map_err(|e| resolve_error("open the staging directory", e, dir))?;
+                let folder = dir.clone();
+                (
+                    Staged::named(Place::Below(fd), folder, mode),
+                    to(Some(place.dir)),
+                )
+            }
+        };
+        let staged = staged.map_err(|e| fail("openat", e))?;
+        PendingFile::new(staged, to, self.clone(), old, expected, notes)
+    }
+
+    /// Finds the target, following a symlink at its end if that is the policy; a target that cannot be
+    /// published over is refused here.
+    fn find<'r>(
+        &self,
+        root: &'r Root,
+        path: &Path,
+        early: bool,
+    ) -> Result<(Option<Metadata>, Found<'r>)> {
+        /// Symlinks in one resolution, as the kernel counts (path_resolution(7)).
+        const LINKS: u32 = 40;
+        let mut bytes = path.as_os_str().as_bytes().to_vec();
+        for _ in 0..=LINKS {
+            let target = root
+                .target(&bytes, Access::Sync)
+                .map_err(|e| parent_error(e, path))?;
+            let Last::Normal(name) = target.last else {
+                return Err(resolve_error(REPLACE, Errno::ISDIR, path));
+            };
+            if target.slash {
+                return Err(resolve_error(REPLACE, Errno::ISDIR, path));
+            }
+            let place = Found {
+                dir: target.dir,
+                name,
+            };
+            if self.target == Target::CreateNew && !early {
+                return Ok((None, place));
+            }
+            let look = sys::statx(&place.dir, place.name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
+            let meta = match look {
+                Ok(meta) => meta,
+                Err(Errno::NOENT) => return Ok((None, place)),
+                Err(e) => return Err(Error::new(REPLACE, "statx", e).with_path(path)),
+            };
+            match (meta.kind(), &self.target, self.symlink) {
+                (_, Target::CreateNew, _) | (FileType::RegularFile, ..) => {
+                    return Ok((Some(meta), place));
+                }
+                (FileType::Symlink, Target::IfUnchanged(_), SymlinkPolicy::Replace) => {
+                    return Err(changed(path));
+                }
+                (FileType::Symlink, _, SymlinkPolicy::Replace) => return Ok((Some(meta), place)),
+                (FileType::Symlink, _, SymlinkPolicy::Refuse) => {
+                    return Err(Error::of_kind(REPLACE, ErrorKind::SymlinkLoop)
+                        .with_path(path)
+                        .with_source("the target is a symlink")
+                        .with_advice("choose: follow it, or replace the link itself"));
+                }
+                (FileType::Symlink, _, SymlinkPolicy::Follow) => {
+                    let text = match sys::readlinkat(&place.dir, place.name.as_c_str()) {
+                        Ok(text) => text,
+                        // Replaced by something else meanwhile: look again.
+                        Err(Errno::INVAL | Errno::NOENT) => continue,
+                        Err(e) => return Err(Error::new(REPLACE, "readlinkat", e).with_path(path)),
+                    };
+                    bytes = join_link(&bytes, text.as_bytes());
+                }
+                (FileType::Directory, ..) => {
+                    return Err(resolve_error(REPLACE, Errno::ISDIR, path));
+                }
+                _ => {
+                    return Err(Error::of_kind(REPLACE, ErrorKind::NotAFile)
+                        .with_path(path)
+                        .with_advice("only regular files are replaced: remove it first"));
+                }
+            }
+        }
+        Err(resolve_error(REPLACE, Errno::LOOP, path))
+    }
+
+    fn finish(pending: PendingFile<'_>, path: &Path, done: io::Result<()>) -> Result<Receipt> {
+        let Err(error) = done else {
+            return pending.commit();
+        };
+        let own = pending.write_error();
+        let error = match own {
+            Some(errno) => Error::new(REPLACE, "write", errno),
+            None => Error::of_kind(REPLACE, ErrorKind::Source).with_source(error),
+        };
+        let error = error.with_path(path);
+        Err(pending.abandon(error))
+    }
+}
+
+/// Where a target is.
+struct Found<'r> {
+    dir: Place<'r>,
+    name: Name,
+}
+
+fn changed(path: &Path) -> Error {
+    Error::of_kind(REPLACE, ErrorKind::Changed)
+        .with_path(path)
+        .with_advice("it is another version: read it again and decide anew")
+}
+
+fn parent_error(errno: Errno, path: &Path) -> Error {
+    let error = resolve_error(REPLACE, errno, path);
+    match errno {
+        Errno::NOENT => error.with_advice("its directory does not exist: create it first"),
+        _ => error,
+    }
+}
+
+/// The path that a symlink at `path` with this text stands for.
+fn join_link(path: &[u8], text: &[u8]) -> Vec<u8> {
+    if text.starts_with(b"/") {
+        return text.to_vec();
+    }
+    let parent = path.iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1);
+    [&path[..parent], text].concat()
+}
+
+/// Publishes `bytes` at `path`, which is resolved as any program would: create or replace, fully durable, with
+/// the default [`FileOptions`] and the path's parent directory as the [`Root`].
+///
+/// # Errors
+/// As [`FileOptions::write`].
+pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<Receipt> {
+    let (root, name) = Root::around(path)?;
+    FileOptions::new().write(&root, name, bytes)
+}

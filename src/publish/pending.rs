@@ -1,0 +1,352 @@
+//! A file while it is written: not visible, gone if it is dropped, published by `commit`.
+
+use super::attributes::{self, Old};
+use super::options::{FileOptions, SymlinkPolicy, Target};
+use super::place::Move;
+use super::staged::Staged;
+use super::version::Identity;
+use super::{Note, Receipt, file};
+use crate::root::{Place, temp_name};
+use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, Metadata};
+use crate::{DiskState, Error, ErrorKind, Name, Result};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+pub(super) const REPLACE: &str = "publish file";
+
+/// A file that is being written and has not been published.
+///
+/// It is an [`io::Write`], [`io::Read`] and [`io::Seek`] on a temporary that no reader finds. [`commit`]
+/// publishes it; dropping or [`discard`]ing it removes it. After a failed write it cannot be committed, so that
+/// an ignored error never publishes a file that is cut short.
+///
+/// [`commit`]: PendingFile::commit
+/// [`discard`]: PendingFile::discard
+#[derive(Debug)]
+#[must_use = "dropping it discards the content; call commit()"]
+pub struct PendingFile<'r> {
+    /// Before `to`, whose directory it may stand in for.
+    staged: Staged<'r>,
+    to: To<'r>,
+    options: FileOptions,
+    /// The replaced file's facts and attributes.
+    old: Option<Old>,
+    /// The identity that an only-if-unchanged target was found with.
+    expected: Option<Identity>,
+    new: Metadata,
+    notes: Vec<Note>,
+    poisoned: Option<Errno>,
+}
+
+/// Where it will be published.
+#[derive(Debug)]
+pub(super) struct To<'r> {
+    /// `None`: the directory that it is staged in.
+    pub(super) dir: Option<Place<'r>>,
+    pub(super) name: Name,
+    pub(super) shown: PathBuf,
+}
+
+impl<'r> PendingFile<'r> {
+    pub(super) fn new(
+        staged: Staged<'r>,
+        to: To<'r>,
+        options: FileOptions,
+        old: Option<Old>,
+        expected: Option<Identity>,
+        notes: Vec<Note>,
+    ) -> Result<Self> {
+        let new = sys::statx(&staged.fd, c"", AtFlags::EMPTY_PATH)
+            .map_err(|e| Error::new(REPLACE, "statx", e).with_path(&to.shown))?;
+        Ok(Self {
+            staged,
+            to,
+            options,
+            old,
+            expected,
+            new,
+            notes,
+            poisoned: None,
+        })
+    }
+
+    /// Publishes the file: attributes, sync, name, sync of the directory, as the [`FileOptions`] say.
+    ///
+    /// # Errors
+    /// With [`DiskState::Unchanged`] the old state is there and the temporary is gone: a write failed earlier
+    /// ([`ErrorKind::Poisoned`]), length or hash is not as announced ([`ErrorKind::Mismatch`]), an attribute could not
+    /// be set, the disk is full, the name is taken ([`ErrorKind::AlreadyExists`]), the old file is not what was
+    /// expected ([`ErrorKind::Changed`], [`ErrorKind::NotFound`]), the target is a mount point ([`ErrorKind::Busy`]).
+    /// With [`DiskState::Published`] the new file is visible, but the directory could not be synced.
+    pub fn commit(mut self) -> Result<Receipt> {
+        match self.try_commit() {
+            Ok(receipt) => Ok(receipt),
+            Err(error) => {
+                let error = error.with_default_path(&self.to.shown);
+                Err(self.staged.abandon(error))
+            }
+        }
+    }
+
+    /// Removes the temporary and its content. Dropping does the same, and cannot say if it failed.
+    ///
+    /// # Errors
+    /// As unlink(2), with the temporary's path in [`Error::left_behind`].
+    pub fn discard(mut self) -> Result<()> {
+        self.staged.discard().map_err(|e| {
+            let error = Error::new("discard file", "unlinkat", e).with_path(&self.to.shown);
+            self.staged.abandon(error)
+        })
+    }
+
+    /// Sets the length, as ftruncate(2).
+    ///
+    /// # Errors
+    /// As ftruncate(2); the file cannot be committed then.
+    pub fn set_len(&mut self, len: u64) -> io::Result<()> {
+        let done = sys::ftruncate(&self.staged.fd, len);
+        self.note_write(done)
+    }
+
+    /// The errno of the first failed write.
+    pub(super) fn write_error(&self) -> Option<Errno> {
+        self.poisoned
+    }
+
+    /// Discards because of an error, which learns of a temporary that stays.
+    pub(super) fn abandon(mut self, error: Error) -> Error {
+        self.staged.abandon(error)
+    }
+
+    fn try_commit(&mut self) -> Result<Receipt> {
+        let fail = |call, e| Error::new(REPLACE, call, e);
+        if let Some(errno) = self.poisoned {
+            return Err(fail("write", errno)
+                .with_kind(ErrorKind::Poisoned)
+                .with_advice("a write to this file failed before: begin again"));
+        }
+        self.check_content()?;
+        let (old, preserve) = (self.old.as_ref(), self.options.preserve);
+        let (fd, explicit) = (&self.staged.fd, &self.options.explicit);
+        attributes::apply(fd, &self.new, old, preserve, explicit, &mut self.notes)
+            .map_err(|(call, e)| fail(call, e))?;
+        // A name first, if it has none: syncing a file without one can cost an ext4 with fast_commit its journal
+        // (`docs/durability.md`).
+        let name = match self.staged.name() {
+            Err(Errno::OPNOTSUPP) => self.restage()?,
+            name => name.map_err(|e| fail("linkat", e))?,
+        };
+        if self.options.durability.syncs_content() {
+            sys::fsync(&self.staged.fd).map_err(|e| {
+                fail("fsync", e).with_advice("the content may not be on the device: begin again")
+            })?;
+        }
+        self.place(name)?;
+        Ok(Receipt {
+            id: self.new.id(),
+            replaced: self.old.as_ref().map(|old| old.meta),
+            notes: std::mem::take(&mut self.notes),
+        })
+    }
+
+    fn check_content(&self) -> Result<()> {
+        let mismatch =
+            |text: String| Error::of_kind(REPLACE, ErrorKind::Mismatch).with_source(text);
+        if let Some(want) = self.options.expect_len {
+            let found = sys::statx(&self.staged.fd, c"", AtFlags::EMPTY_PATH)
+                .map_err(|e| Error::new(REPLACE, "statx", e))?
+                .len();
+            if found != want {
+                return Err(mismatch(format!("{found} bytes instead of {want}")));
+            }
+        }
+        #[cfg(feature = "sha256")]
+        if let Some(want) = self.options.expect_sha256 {
+            let found =
+                file::sha256_of(&self.staged.fd).map_err(|e| Error::new(REPLACE, "pread64", e))?;
+            if found != want {
+                return Err(mismatch("its SHA-256 differs".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies an unnamed file that cannot get a name here (no `AT_EMPTY_PATH`, no procfs) into a named one.
+    fn restage(&mut self) -> Result<Name> {
+        let fail = |call, e| Error::new(REPLACE, call, e);
+        let dir = self.staged.dir.as_fd().try_clone_to_owned();
+        let dir = dir.map_err(|e| fail("fcntl", crate::root::errno_of(&e)))?;
+        let mode = self.new.mode();
+        let mut named = Staged::named(Place::Below(dir), self.staged.folder(), mode)
+            .map_err(|e| fail("openat", e))?;
+        let mut buf = vec![0; file::BUFFER];
+        let mut at = 0;
+        loop {
+            match sys::pread(&self.staged.fd, &mut buf, at).map_err(|e| fail("pread64", e))? {
+                0 => break,
+                n => {
+                    file::write_all(&named.fd, &buf[..n]).map_err(|e| fail("write", e))?;
+                    at += n as u64;
+                }
+            }
+        }
+        self.notes.push(Note::StagedByName);
+        self.new = sys::statx(&named.fd, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;
+        let (old, preserve) = (self.old.as_ref(), self.options.preserve);
+        let mut again = Vec::new();
+        attributes::apply(
+            &named.fd,
+            &self.new,
+            old,
+            preserve,
+            &self.options.explicit,
+            &mut again,
+        )
+        .map_err(|(call, e)| fail(call, e))?;
+        let name = named.name().map_err(|e| fail("linkat", e))?;
+        self.staged = named;
+        Ok(name)
+    }
+
+    /// The publication itself.
+    fn place(&mut self, name: Name) -> Result<()> {
+        let expected = self.expected;
+        let name = match expected {
+            None => name,
+            Some(expected) => {
+                let name = temp_name::exchange(self.new.id().ino, expected.ino())
+                    .map_err(|e| Error::new(REPLACE, "getrandom", e))?;
+                self.staged
+                    .rename(name.clone())
+                    .map_err(|e| Error::new(REPLACE, "renameat2", e))?;
+                name
+            }
+        };
+        let step = Move {
+            operation: REPLACE,
+            from_dir: self.staged.dir.as_fd(),
+            from: &name,
+            to_dir: self
+                .to
+                .dir
+                .as_ref()
+                .map_or(self.staged.dir.as_fd(), AsFd::as_fd),
+            to: &self.to.name,
+            id: self.new.id(),
+            is_dir: false,
+            shown: &self.to.shown,
+            same_dir: self.to.dir.is_none(),
+        };
+        let notes = &mut self.notes;
+        let placed = match (&self.options.target, expected) {
+            (Target::CreateOrReplace, _) => step.replace(),
+            (Target::CreateNew, _) => step.create_new(notes),
+            (Target::Replace, _) => {
+                let links = self.options.symlink == SymlinkPolicy::Replace;
+                exchange_if(&step, notes, |found| {
+                    found.is_file() || links && found.is_symlink()
+                })
+            }
+            (Target::IfUnchanged(_), Some(expected)) => {
+                exchange_if(&step, notes, |displaced| expected.same_content(displaced))
+            }
+            // An expected version is always found before anything is written.
+            (Target::IfUnchanged(_), None) => {
+                Err(Error::of_kind(REPLACE, ErrorKind::Changed).with_path(&self.to.shown))
+            }
+        };
+        let synced = match placed {
+            Ok(()) if self.options.durability.syncs_names() => step.sync(),
+            placed => placed,
+        };
+        match synced {
+            Ok(()) => self.staged.release(),
+            // The name that the temporary had is gone, or holds what must not be removed.
+            Err(ref e) if e.disk_state() != DiskState::Unchanged || !e.left_behind().is_empty() => {
+                self.staged.release();
+            }
+            Err(_) => {}
+        }
+        synced
+    }
+
+    fn note_write<T>(&mut self, done: std::result::Result<T, Errno>) -> io::Result<T> {
+        done.map_err(|e| {
+            self.poisoned.get_or_insert(e);
+            e.into()
+        })
+    }
+}
+
+/// Exchanges, and keeps the exchange only if what came out may be replaced; that is removed then.
+fn exchange_if(
+    step: &Move<'_>,
+    notes: &mut Vec<Note>,
+    may_replace: impl Fn(&Metadata) -> bool,
+) -> Result<()> {
+    let changed = || {
+        Error::of_kind(REPLACE, ErrorKind::Changed)
+            .with_path(step.shown)
+            .with_advice("somebody changed it meanwhile: read it again and decide anew")
+    };
+    // Refused without a visible change where possible; the exchange decides.
+    let look = sys::statx(step.to_dir, step.to.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
+    match look {
+        Ok(meta) if may_replace(&meta) => {}
+        Ok(_) => return Err(changed()),
+        Err(e) => return Err(Error::new(REPLACE, "statx", e).with_path(step.shown)),
+    }
+    if !step.exchange()? {
+        notes.push(Note::CheckedNotExchanged);
+        return step.replace();
+    }
+    match step.displaced() {
+        Ok(displaced) if may_replace(&displaced) => {}
+        Ok(_) => return step.exchange_back(),
+        // A sweeper may have removed it: the old file, which was to go.
+        Err(Errno::NOENT) => return Ok(()),
+        Err(e) => {
+            return Err(Error::new(REPLACE, "statx", e)
+                .with_path(step.shown)
+                .with_state(DiskState::Published)
+                .with_left(step.shown.with_file_name(step.from))
+                .with_advice("the file that was there before has the temporary name"));
+        }
+    }
+    match sys::unlinkat(step.from_dir, step.from.as_c_str()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(_) => notes.push(Note::Left(step.shown.with_file_name(step.from))),
+    }
+    Ok(())
+}
+
+impl Write for PendingFile<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let done = sys::write(&self.staged.fd, buf);
+        self.note_write(done)
+    }
+
+    /// Does nothing: there is no buffer in this process.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for PendingFile<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(sys::read(&self.staged.fd, buf)?)
+    }
+}
+
+impl Seek for PendingFile<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        Ok(sys::seek(&self.staged.fd, to)?)
+    }
+}
+
+impl AsFd for PendingFile<'_> {
+    /// The temporary's descriptor. What is written through it directly is not seen by the check for failed writes.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.staged.fd.as_fd()
+    }
+}
