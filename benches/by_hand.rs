@@ -1,0 +1,86 @@
+//! The yardstick: what the library does, as raw system calls that somebody careful would write.
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::{Errno, Result, write};
+use std::path::Path;
+
+/// Opens a directory for reading, so that it can be synced.
+///
+/// # Errors
+/// As openat(2).
+pub fn open_dir(at: impl AsFd, path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::openat(at, path, flags, Mode::empty())
+}
+
+/// Replaces `name` in `dir` durably, and keeps its mode, owner, extended attributes and access list.
+///
+/// # Errors
+/// As the calls it makes. The temporary file may be left then.
+pub fn replace(dir: impl AsFd, name: &str, temporary: &str, content: &[u8]) -> Result<()> {
+    let dir = dir.as_fd();
+    // Opening a device or a FIFO may do something: only a regular file is opened, and only that one looked at.
+    if fs::FileType::from_raw_mode(fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
+        != fs::FileType::RegularFile
+    {
+        return Err(Errno::LOOP);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let old = fs::openat(dir, name, flags, Mode::empty())?;
+    let facts = fs::fstat(&old)?;
+    let mut names = [0; 4096];
+    let len = fs::flistxattr(&old, &mut names)?;
+    // Nothing that is measured has any: a careful copy of them would begin here.
+    assert_eq!(len, 0, "the file has extended attributes");
+    drop(old);
+
+    let file = create(dir, temporary, content)?;
+    let new = fs::fstat(&file)?;
+    if (new.st_uid, new.st_gid) != (facts.st_uid, facts.st_gid) {
+        let owner = Some(fs::Uid::from_raw(facts.st_uid));
+        fs::fchown(&file, owner, Some(fs::Gid::from_raw(facts.st_gid)))?;
+    }
+    // What the directory's default list has put there is not the old file's.
+    match fs::fremovexattr(&file, "system.posix_acl_access") {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+        Err(e) => return Err(e),
+    }
+    fs::fchmod(&file, Mode::from_raw_mode(facts.st_mode & 0o7777))?;
+    fs::fsync(&file)?;
+    fs::renameat(dir, temporary, dir, name)?;
+    fs::fsync(dir)
+}
+
+/// Replaces `name` in `dir` durably, with a new file's attributes.
+///
+/// # Errors
+/// As the calls it makes. The temporary file may be left then.
+pub fn replace_plain(dir: impl AsFd, name: &str, temporary: &str, content: &[u8]) -> Result<()> {
+    let dir = dir.as_fd();
+    let file = create(dir, temporary, content)?;
+    fs::fsync(&file)?;
+    fs::renameat(dir, temporary, dir, name)?;
+    fs::fsync(dir)
+}
+
+fn create(dir: impl AsFd, name: &str, content: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let n = write(&file, rest)?;
+        rest = rest.get(n..).unwrap_or_default();
+    }
+    Ok(file)
+}
+
+/// Exchanges two names in `dir` durably.
+///
+/// # Errors
+/// As renameat2(2) and fsync(2).
+pub fn swap(dir: impl AsFd, a: &str, b: &str) -> Result<()> {
+    let dir = dir.as_fd();
+    fs::renameat_with(dir, a, dir, b, RenameFlags::EXCHANGE)?;
+    fs::fsync(dir)
+}
