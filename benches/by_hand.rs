@@ -20,7 +20,7 @@ pub fn open_dir(at: impl AsFd, path: &Path) -> Result<OwnedFd> {
 /// As the calls it makes. The temporary file may be left then.
 pub fn replace(dir: impl AsFd, name: &str, temporary: &str, content: &[u8]) -> Result<()> {
     let dir = dir.as_fd();
-    // Opening a device or a FIFO may do something: only a regular file is opened, and only that one looked at.
+    // Opening a device or a FIFO may do something: only a regular file is opened.
     if fs::FileType::from_raw_mode(fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
         != fs::FileType::RegularFile
     {

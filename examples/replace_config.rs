@@ -1,4 +1,4 @@
-//! Replaces a configuration file: as a whole, durably, with its mode kept, and only if nobody else changed it.
+//! Replaces a configuration file: whole, durably, with its mode kept, and only if nobody else changed it.
 
 use std::error::Error;
 use std::fs;
