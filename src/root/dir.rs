@@ -1,5 +1,6 @@
 //! An open directory.
 
+use super::sync::sync_names;
 use crate::sys::{
     self, AsFd, AtFlags, BorrowedFd, DirStream, Errno, Metadata, Mode, OFlags, OwnedFd,
 };
@@ -63,23 +64,6 @@ impl Dir {
         self.reopen()
             .map(DirStream::new)
             .map_err(|e| Error::new("read directory", "openat", e))
-    }
-}
-
-/// fsync of a directory through any descriptor for it.
-pub(crate) fn sync_names(dir: BorrowedFd<'_>) -> sys::Result<()> {
-    match sys::fsync(dir) {
-        // An O_PATH descriptor: open the directory for reading.
-        Err(Errno::BADF) => {}
-        done => return done,
-    }
-    match sys::openat(dir, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
-        Ok(readable) => sys::fsync(&readable),
-        Err(Errno::ACCESS) => {
-            let file = sys::open_tmpfile(dir, Mode::RUSR)?;
-            sys::syncfs(&file)
-        }
-        Err(e) => Err(e),
     }
 }
 

@@ -4,18 +4,28 @@
 //! path, symlink, magic link, mount trick or concurrent rename. The kernel's openat2(2) resolves, or, where
 //! that is missing or blocked, a walk of our own with the same answers; [`Backend`] chooses.
 
+mod attributes;
 mod dir;
+mod entries;
+mod links;
+mod mkdirs;
 mod name;
+mod open;
 mod parent;
+mod rename;
 mod resolve;
+mod sync;
 pub(crate) mod temp_name;
 mod walk;
 
 pub use dir::Dir;
+pub use entries::{Entries, Entry};
 pub use name::Name;
 
-pub(crate) use dir::{errno_of, sync_names};
+pub(crate) use dir::errno_of;
 pub(crate) use parent::{Access, Last, Place};
+pub(crate) use rename::rename_error;
+pub(crate) use sync::sync_names;
 
 use crate::sys::{self, AsFd, BorrowedFd, Errno, Mode, OFlags, OwnedFd, ResolveFlags};
 use crate::{Error, ErrorKind, Result};

@@ -1,7 +1,8 @@
 //! The parent of a path and its last component: what every change of a name works on.
 
 use super::{Name, Root};
-use crate::sys::{self, AsFd, BorrowedFd, Errno, Mode, OFlags, OwnedFd};
+use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, FileType, Mode, OFlags, OwnedFd};
+use std::ffi::CStr;
 
 /// The last component of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,19 @@ pub(crate) enum Last {
     Root,
 }
 
+impl Last {
+    /// What to hand to a call that makes, removes or renames an entry: the name, or `.` for what is no name.
+    /// Every such call refuses `.`, with the errno that it has for it after all that goes before.
+    ///
+    /// Never for a call that would act on `.`, such as an open or a change of mode.
+    pub(crate) fn for_change(&self) -> &CStr {
+        match self {
+            Self::Normal(name) => name.as_c_str(),
+            _ => c".",
+        }
+    }
+}
+
 /// A directory, and the name in it that a change is about.
 #[derive(Debug)]
 pub(crate) struct Target<'r> {
@@ -23,6 +37,14 @@ pub(crate) struct Target<'r> {
     pub(crate) last: Last,
     /// The path ended with a slash.
     pub(crate) slash: bool,
+}
+
+impl Target<'_> {
+    /// The type of what has the name now; a symlink is not followed.
+    pub(crate) fn kind(&self) -> sys::Result<FileType> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        sys::statx(&self.dir, self.last.for_change(), flags).map(|facts| facts.kind())
+    }
 }
 
 /// The root's own descriptor, or one opened below it.
