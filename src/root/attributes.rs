@@ -5,8 +5,8 @@
 
 use super::open::facts;
 use super::{Root, resolve_error};
+use crate::sys::XattrFlags;
 use crate::sys::{self, AsFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Timestamps, Uid};
-use crate::sys::{Arg, XattrFlags};
 use crate::{Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

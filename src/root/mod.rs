@@ -24,7 +24,6 @@ pub use name::Name;
 
 pub(crate) use dir::errno_of;
 pub(crate) use parent::{Access, Last, Place};
-pub(crate) use rename::rename_error;
 pub(crate) use sync::sync_names;
 
 use crate::sys::{self, AsFd, BorrowedFd, Errno, Mode, OFlags, OwnedFd, ResolveFlags};
