@@ -21,6 +21,9 @@ mod walk;
 pub use dir::Dir;
 pub use entries::{Entries, Entry};
 pub use name::Name;
+#[cfg(feature = "_hook")]
+#[doc(hidden)]
+pub use resolve::bare;
 
 pub(crate) use dir::errno_of;
 pub(crate) use parent::{Access, Last, Place};

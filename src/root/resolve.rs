@@ -6,7 +6,6 @@
 use super::Backend;
 use super::walk;
 use crate::sys::{self, BorrowedFd, Errno, Mode, OFlags, OpenHow, OwnedFd, ResolveFlags};
-use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether openat2 was found blocked. A filter cannot be removed from a process, so this is remembered;
@@ -52,11 +51,10 @@ pub(crate) fn open(backend: Backend, request: &Request<'_>) -> sys::Result<Owned
 
 /// openat2 once.
 pub(crate) fn ask_kernel(request: &Request<'_>) -> sys::Result<OwnedFd> {
-    let path = CString::new(request.path).map_err(|_| Errno::INVAL)?;
     let how = OpenHow::new(request.flags)
         .mode(request.mode)
         .resolve(request.resolve);
-    sys::openat2(request.root, path.as_c_str(), how)
+    sys::openat2(request.root, request.path, how)
 }
 
 fn auto(request: &Request<'_>) -> sys::Result<OwnedFd> {
@@ -72,14 +70,59 @@ fn auto(request: &Request<'_>) -> sys::Result<OwnedFd> {
             }
             // The kernel carries its count of links over a retry of its own, and so may refuse a path
             // with more than 20 of its 40 links. The walk counts each once.
-            Err(Errno::LOOP)
-                if !request.resolve.contains(ResolveFlags::NO_SYMLINKS)
-                    && !request.flags.contains(OFlags::NOFOLLOW) =>
-            {
-                break;
-            }
+            Err(Errno::LOOP) if !request.resolve.contains(ResolveFlags::NO_SYMLINKS) => break,
             done => return done,
         }
     }
     walk::open(request)
+}
+
+/// The resolver itself, for tests that give it what no [`Root`](super::Root) would.
+#[cfg(feature = "_hook")]
+#[doc(hidden)]
+pub mod bare {
+    use super::{Backend, Request, open};
+    use crate::root::walk;
+    use crate::sys::{BorrowedFd, Mode, OFlags, OwnedFd, ResolveFlags, Result};
+
+    /// Opens `path` beneath `root`.
+    ///
+    /// # Errors
+    /// As openat2(2).
+    pub fn resolve(
+        backend: Backend,
+        root: BorrowedFd<'_>,
+        path: &[u8],
+        flags: OFlags,
+        mode: Mode,
+        resolve: ResolveFlags,
+    ) -> Result<OwnedFd> {
+        let request = Request {
+            root,
+            path,
+            flags: flags | OFlags::CLOEXEC,
+            mode,
+            resolve,
+        };
+        open(backend, &request)
+    }
+
+    /// Opens with `O_PATH`, and gives the path without links, `.` and `..`.
+    ///
+    /// # Errors
+    /// As openat2(2).
+    pub fn canonical(
+        root: BorrowedFd<'_>,
+        path: &[u8],
+        flags: OFlags,
+        resolve: ResolveFlags,
+    ) -> Result<(OwnedFd, Vec<u8>)> {
+        walk::canonical(&Request {
+            root,
+            path,
+            flags: flags | OFlags::CLOEXEC,
+            mode: Mode::empty(),
+            resolve,
+        })
+    }
 }

@@ -19,6 +19,7 @@ pub mod hook;
 mod io;
 mod link;
 mod lock;
+mod lookup;
 mod open;
 mod proc;
 mod random;
@@ -55,6 +56,7 @@ pub use sync::{SyncRange, fdatasync, fsync, sync_file_range, syncfs};
 pub use unlink::{mkdirat, mkfifoat, mknodat, rmdirat, unlinkat};
 pub use xattr::{fgetxattr, flistxattr, fremovexattr, fsetxattr};
 
+pub(crate) use lookup::{fsuid, link_facts, mount_by_handle, protected_symlinks};
 pub(crate) use proc::descriptor_link;
 
 /// What a system call gives: its value, or the kernel's errno.

@@ -5,8 +5,9 @@
 //! that the call's manual page names.
 #![allow(unsafe_code)]
 
-use super::{BorrowedFd, Errno, Mode, Result, SyncRange};
+use super::{AtFlags, BorrowedFd, Errno, Mode, Result, SyncRange};
 use rustix::fd::AsRawFd;
+use std::ffi::CStr;
 
 /// The errno of a libc call that answered -1, or its answer.
 fn check(answer: libc::c_int) -> Result<libc::c_int> {
@@ -111,4 +112,41 @@ pub(super) fn read_lease(fd: BorrowedFd<'_>) -> Result<()> {
 pub(super) fn unlease(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: an integer argument, no pointer; the descriptor is open while borrowed.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) }).map(drop)
+}
+
+/// name_to_handle_at with room for no handle: it answers `EOVERFLOW`, and the mount's number all the same.
+pub(super) fn mount_by_handle(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    flags: AtFlags,
+) -> Result<libc::c_int> {
+    // `struct file_handle` up to its flexible member: handle_bytes and handle_type.
+    let mut handle: [u32; 2] = [0, 0];
+    let mut mount: libc::c_int = -1;
+    // SAFETY: `name` is a C string for as long as it is borrowed. `handle` is laid out as the fixed part of
+    // `struct file_handle`; handle_bytes = 0 says that no room follows it, so the kernel writes those eight
+    // bytes at most. `mount` is a live int that the kernel writes. The descriptor is open while borrowed.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            handle.as_mut_ptr(),
+            &raw mut mount,
+            flags.bits(),
+        )
+    };
+    match check(if answer == -1 { -1 } else { 0 }) {
+        Ok(_) | Err(Errno::OVERFLOW) if mount != -1 => Ok(mount),
+        Ok(_) => Err(Errno::OPNOTSUPP),
+        Err(e) => Err(e),
+    }
+}
+
+/// setfsuid with -1, which is no user: nothing is changed, and the answer is who it is.
+pub(super) fn fsuid() -> u32 {
+    // SAFETY: an integer argument, no pointer. The answer is a user number, never an error.
+    let answer = unsafe { libc::setfsuid(libc::uid_t::MAX) };
+    // A user number as the kernel's unsigned one.
+    answer.cast_unsigned()
 }

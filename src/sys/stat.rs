@@ -320,6 +320,29 @@ pub enum FsKind {
 }
 
 impl FsKind {
+    /// From statfs(2)'s `f_type`, a number of 32 bits that some targets extend with its sign.
+    pub(super) fn from_magic(magic: u64) -> Self {
+        match magic & 0xffff_ffff {
+            0xef53 => Self::Ext,
+            0x5846_5342 => Self::Xfs,
+            0x9123_683e => Self::Btrfs,
+            0x0102_1994 => Self::Tmpfs,
+            0x8584_58f6 => Self::Ramfs,
+            0x794c_7630 => Self::Overlay,
+            0xf2f5_2010 => Self::F2fs,
+            0x6969 => Self::Nfs,
+            0xff53_4d42 | 0xfe53_4d42 | 0x517b => Self::Cifs,
+            0x0102_1997 => Self::V9fs,
+            0x6573_5546 => Self::Fuse,
+            0x4d44 => Self::Msdos,
+            0x2011_bab0 => Self::Exfat,
+            0x9fa0 => Self::Proc,
+            0xca45_1a4e => Self::Bcachefs,
+            0x2fc1_2fc1 => Self::Zfs,
+            other => Self::Other(other),
+        }
+    }
+
     /// True where other machines may hold the same files open, so that local locks and leases prove nothing.
     #[must_use]
     pub fn is_shared_storage(self) -> bool {
@@ -360,28 +383,9 @@ impl FsKind {
 /// As fstatfs(2).
 pub fn fs_kind(fd: impl AsFd) -> Result<FsKind> {
     let magic = call("fstatfs", || rustix::fs::fstatfs(fd.as_fd()))?.f_type;
-    // The magic numbers are 32 bits wide; the field's sign differs between targets.
-    #[allow(clippy::cast_sign_loss)]
-    let magic = (magic as u64) & 0xffff_ffff;
-    Ok(match magic {
-        0xef53 => FsKind::Ext,
-        0x5846_5342 => FsKind::Xfs,
-        0x9123_683e => FsKind::Btrfs,
-        0x0102_1994 => FsKind::Tmpfs,
-        0x8584_58f6 => FsKind::Ramfs,
-        0x794c_7630 => FsKind::Overlay,
-        0xf2f5_2010 => FsKind::F2fs,
-        0x6969 => FsKind::Nfs,
-        0xff53_4d42 | 0xfe53_4d42 | 0x517b => FsKind::Cifs,
-        0x0102_1997 => FsKind::V9fs,
-        0x6573_5546 => FsKind::Fuse,
-        0x4d44 => FsKind::Msdos,
-        0x2011_bab0 => FsKind::Exfat,
-        0x9fa0 => FsKind::Proc,
-        0xca45_1a4e => FsKind::Bcachefs,
-        0x2fc1_2fc1 => FsKind::Zfs,
-        other => FsKind::Other(other),
-    })
+    // The field's sign and width differ between targets.
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+    Ok(FsKind::from_magic(magic as u64))
 }
 
 /// fstatvfs(3): whether the mount that `fd` was reached through, or its file system, is read-only.

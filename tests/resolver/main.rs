@@ -1,0 +1,10 @@
+//! The two resolvers: the same answers as openat2(2) from both, and no way out of the root.
+//!
+//! `STEADFAST_LONG=1` makes the generated and the attacked runs long. `STEADFAST_RECORD=1` writes the
+//! kernel's answers into `cases.txt` anew.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod generated;
+mod model;
+mod support;

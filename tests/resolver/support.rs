@@ -1,0 +1,115 @@
+//! What all of these tests use.
+
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use steadfast::Backend;
+use steadfast::root::bare;
+
+/// One look-up, with all that openat2 takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) path: Vec<u8>,
+    pub(crate) flags: OFlags,
+    pub(crate) mode: Mode,
+    pub(crate) resolve: ResolveFlags,
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// openat2, called here.
+    Raw,
+    Kernel,
+    Walk,
+    Auto,
+}
+
+/// How often openat2 is asked again when it says EAGAIN.
+const PATIENCE: u32 = 100_000;
+
+impl Case {
+    /// Opens, and asks again as long as the answer depends on what others rename.
+    pub(crate) fn open(&self, who: Who, root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        let cached = self.resolve.contains(ResolveFlags::CACHED);
+        for _ in 0..PATIENCE {
+            match self.open_once(who, root) {
+                Err(Errno::AGAIN) if matches!(who, Who::Raw | Who::Kernel) && !cached => {}
+                done => return done,
+            }
+        }
+        panic!("EAGAIN {PATIENCE} times");
+    }
+
+    fn open_once(&self, who: Who, root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        let (path, flags) = (self.path.as_slice(), self.flags | OFlags::CLOEXEC);
+        let backend = match who {
+            Who::Raw => {
+                return rustix::fs::openat2(root, path, flags, self.mode, self.resolve);
+            }
+            Who::Kernel => Backend::Kernel,
+            Who::Walk => Backend::Walk,
+            Who::Auto => Backend::Auto,
+        };
+        bare::resolve(backend, root, path, flags, self.mode, self.resolve)
+    }
+}
+
+/// Device and inode: what was opened.
+pub(crate) type Id = (u64, u64);
+
+pub(crate) fn id(fd: impl AsFd) -> Id {
+    let stat = rustix::fs::fstat(fd).unwrap();
+    (stat.st_dev, stat.st_ino)
+}
+
+/// The same of a name, links not followed.
+pub(crate) fn id_at(dir: impl AsFd, name: &str) -> Id {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Whether the environment switched this test's openat2 off.
+pub(crate) fn kernel_denied() -> bool {
+    steadfast::sys::hook::denied_by_env("openat2")
+}
+
+pub(crate) fn long() -> bool {
+    std::env::var_os("STEADFAST_LONG").is_some_and(|v| v == "1")
+}
+
+/// Bytes as a string that can be read and, between quotes, compiled.
+pub(crate) fn show(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for byte in bytes.escape_ascii() {
+        let _ = write!(out, "{}", byte as char);
+    }
+    out
+}
+
+/// A sequence of numbers that one seed fixes (SplitMix64).
+#[derive(Clone, Debug)]
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    pub(crate) fn of<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+}
