@@ -74,7 +74,7 @@ case ${1:-} in
     chmod 644 "$MATRIX_BINARIES"
     # tests/tidy.rs looks at the source alone.
     cargo test -q --workspace --no-run --message-format=json-render-diagnostics |
-      sed -n 's/.*"manifest_path":"\([^"]*\)\/Cargo.toml".*"executable":"\([^"]*\)".*/\1 \2/p' |
+      sed -n 's/.*"manifest_path":"\([^"]*\)\/Cargo.toml".*"test":true},"features".*"executable":"\([^"]*\)".*/\1 \2/p' |
       grep -v '/tidy-' >"$MATRIX_BINARIES"
     [ -s "$MATRIX_BINARIES" ]
 
