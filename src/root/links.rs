@@ -1,7 +1,8 @@
 //! Symlinks and hard links beneath a root.
 
-use super::parent::{Last, Target};
-use super::{Access, Root, resolve_error};
+use super::parent::{Last, PATH_MAX, Target};
+use super::resolve::Request;
+use super::{Access, Root, resolve_error, walk};
 use crate::sys::{self, AsFd, Errno, Mode, OFlags};
 use crate::{Error, Result};
 use std::ffi::OsString;
@@ -30,6 +31,32 @@ impl Root {
         }
     }
 
+    /// The path of `path` beneath the root without symlinks, `.`, `..` and needless slashes; `.` for the root
+    /// itself. It was true at one moment: to work on what is there, open that.
+    ///
+    /// Answered by the userspace walk whichever the [`Backend`](crate::Backend), as no system call gives it.
+    ///
+    /// # Errors
+    /// As openat2(2).
+    pub fn canonicalize(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
+        let path = path.as_ref();
+        let request = Request {
+            root: self.as_fd(),
+            path: path.as_os_str().as_bytes(),
+            flags: OFlags::PATH | OFlags::CLOEXEC,
+            mode: Mode::empty(),
+            resolve: self.options.resolve_flags(),
+        };
+        if request.path.contains(&0) {
+            return Err(resolve_error("resolve", Errno::INVAL, path));
+        }
+        match walk::canonical(&request) {
+            Ok((_, found)) if found.is_empty() => Ok(".".into()),
+            Ok((_, found)) => Ok(OsString::from_vec(found).into()),
+            Err(e) => Err(resolve_error("resolve", e, path)),
+        }
+    }
+
     /// Creates a symlink `path` with the text `target`, which is stored as it is and not looked at. Whoever
     /// follows it from this root stays beneath it; other programs need not.
     ///
@@ -40,17 +67,19 @@ impl Root {
     pub fn symlink(&self, target: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<()> {
         const OP: &str = "create symlink";
         let (text, path) = (target.as_ref().as_os_str().as_bytes(), path.as_ref());
+        let fail = |e| Error::new(OP, "symlinkat", e).with_path(path);
+        // The kernel looks at the text before the path.
+        match text.len() {
+            0 => return Err(fail(Errno::NOENT)),
+            PATH_MAX.. => return Err(fail(Errno::NAMETOOLONG)),
+            _ => {}
+        }
         let at = self
             .target(path.as_os_str().as_bytes(), Access::Place)
             .map_err(|e| resolve_error(OP, e, path))?;
-        // The kernel looks at the text before the path.
-        let done = if text.is_empty() {
-            Err(Errno::NOENT)
-        } else {
-            at.vacant()
-                .and_then(|()| sys::symlinkat(text, &at.dir, at.last.for_change()))
-        };
-        done.map_err(|e| Error::new(OP, "symlinkat", e).with_path(path))
+        at.vacant()
+            .and_then(|()| sys::symlinkat(text, &at.dir, at.last.for_change()))
+            .map_err(fail)
     }
 
     /// Creates a further name `to` beneath `to_root` for the file `from` beneath this root. A symlink itself
@@ -74,45 +103,37 @@ impl Root {
             .target(from.as_os_str().as_bytes(), Access::Place)
             .map_err(|e| resolve_error(OP, e, from))?;
         let fail = |e| Error::new(OP, "linkat", e).with_path(from).with_other(to);
-        // A slash follows symlinks and wants a directory, as `.` and the like are directories. None can be
-        // linked, but the errors in the way of saying so are the kernel's to find.
+        // A slash follows symlinks and wants a directory, and `.` and the like are directories. None can be
+        // linked, but what stands in the way of saying so is the kernel's to find.
         let directory = match &old.last {
-            Last::Normal(_) if !old.slash => {
-                // The kernel looks for the old name before the new one's directory.
-                None
+            Last::Normal(_) if !old.slash => None,
+            _ => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY;
+                let dir = self.open_raw(from.as_os_str().as_bytes(), flags, Mode::empty());
+                Some(dir.map_err(|e| resolve_error(OP, e, from))?)
             }
-            _ => Some(
-                self.open_raw(
-                    from.as_os_str().as_bytes(),
-                    OFlags::PATH | OFlags::DIRECTORY,
-                    Mode::empty(),
-                )
-                .map_err(|e| resolve_error(OP, e, from))?,
-            ),
         };
-        let new = match to_root.target(to.as_os_str().as_bytes(), Access::Place) {
+        let new = to_root
+            .target(to.as_os_str().as_bytes(), Access::Place)
+            .map_err(|e| resolve_error(OP, e, to))
+            .and_then(|new| match new.vacant() {
+                Ok(()) => Ok(new),
+                Err(e) => Err(fail(e)),
+            });
+        let new = match new {
             Ok(new) => new,
             Err(e) => {
+                // The kernel looks for the old name before the new one.
                 if directory.is_none() {
                     old.kind().map_err(fail)?;
                 }
-                return Err(resolve_error(OP, e, to));
+                return Err(e);
             }
         };
-        if let Err(e) = new.vacant() {
-            if directory.is_none() {
-                old.kind().map_err(fail)?;
-            }
-            return Err(fail(e));
-        }
+        let new_name = new.last.for_change();
         match &directory {
-            Some(dir) => sys::linkat(dir, c".", &new.dir, new.last.for_change()),
-            None => sys::linkat(
-                &old.dir,
-                old.last.for_change(),
-                &new.dir,
-                new.last.for_change(),
-            ),
+            Some(dir) => sys::linkat(dir, c".", &new.dir, new_name),
+            None => sys::linkat(&old.dir, old.last.for_change(), &new.dir, new_name),
         }
         .map_err(fail)
     }

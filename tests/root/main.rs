@@ -1,0 +1,9 @@
+//! What a `Root` does with the paths it is given: one module for each promise.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod differential;
+mod support;
