@@ -1,0 +1,274 @@
+//! Carrying owner, mode, extended attributes, ACLs and times from one file to its copy.
+
+use super::chain::look;
+use crate::sys::{self, BorrowedFd, Errno, Metadata, Mode, Timestamps, XattrFlags};
+
+/// How strictly something is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Keep {
+    /// Not at all.
+    No,
+    /// Where this process may and the file system can; what was not kept is counted.
+    #[default]
+    BestEffort,
+    /// Or it is an error.
+    Required,
+}
+
+/// What a copy keeps besides content, type, mode, hard links and holes, which it always keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Preserve {
+    /// Owner and group. A copy of another owner loses set-user-id; one of another group loses set-group-id,
+    /// and its group may do no more than everybody.
+    pub owner: Keep,
+    /// Extended attributes, ACLs among them. Those of symlinks and special files are never kept.
+    pub xattrs: Keep,
+    /// Times of access and of change of content.
+    pub times: bool,
+}
+
+impl Default for Preserve {
+    fn default() -> Self {
+        Self {
+            owner: Keep::BestEffort,
+            xattrs: Keep::BestEffort,
+            times: true,
+        }
+    }
+}
+
+/// The mode of what an `O_PATH` descriptor is open on, which is no symlink: by fchmodat2(2), and before Linux
+/// 6.6 through procfs.
+pub(super) fn chmod_place(fd: BorrowedFd<'_>, mode: Mode) -> Result<(), Refused> {
+    match sys::fchmod_empty_path(fd, mode) {
+        // EPERM also comes from filters that do not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let (proc, number) = sys::descriptor_link(fd).map_err(|e| ("fchmodat2", e))?;
+            sys::fchmodat(&proc, number, mode).map_err(|e| ("fchmodat", e))
+        }
+        done => done.map_err(|e| ("fchmodat2", e)),
+    }
+}
+
+/// What was not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Missed {
+    pub(super) owner: bool,
+    pub(super) xattrs: u64,
+}
+
+pub(super) type Refused = (&'static str, Errno);
+
+const ACL: &std::ffi::CStr = c"system.posix_acl_access";
+const DEFAULT_ACL: &std::ffi::CStr = c"system.posix_acl_default";
+
+/// A refusal that best effort lives with: rights, support, size.
+fn tolerable(e: Errno) -> bool {
+    matches!(
+        e,
+        Errno::PERM
+            | Errno::ACCESS
+            | Errno::OPNOTSUPP
+            | Errno::NOSYS
+            | Errno::INVAL
+            | Errno::OVERFLOW
+            | Errno::RANGE
+            | Errno::TOOBIG
+            | Errno::FBIG
+            | Errno::NOSPC
+            | Errno::DQUOT
+    )
+}
+
+/// Gives the open file `to` what `from`, whose facts are `meta`, has.
+///
+/// Owner first, for a change of owner clears set-user-id; attributes while the file is still writable for
+/// us; then the mode, then the ACL; times last. At no moment is more permitted than in the end.
+pub(super) fn carry(
+    from: BorrowedFd<'_>,
+    meta: &Metadata,
+    to: BorrowedFd<'_>,
+    preserve: Preserve,
+) -> Result<Missed, Refused> {
+    let kept = owner(preserve.owner, meta, |uid, gid| {
+        sys::fchown(to, uid, gid).map_err(|e| ("fchown", e))
+    })?;
+    let mut missed = Missed {
+        owner: !kept,
+        xattrs: 0,
+    };
+    let mode = permitted(meta, !kept || preserve.owner == Keep::No, to)?;
+    let mut acl = None;
+    if preserve.xattrs == Keep::No {
+        acl = read_acl(from)?;
+    } else {
+        let names = match sys::flistxattr(from) {
+            Ok(names) => names,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Vec::new(),
+            Err(e) => return Err(("flistxattr", e)),
+        };
+        for name in names {
+            let value = match sys::fgetxattr(from, &*name) {
+                Ok(Some(value)) => value,
+                // It was removed meanwhile.
+                Ok(None) => continue,
+                Err(e) if preserve.xattrs == Keep::BestEffort && tolerable(e) => {
+                    missed.xattrs += 1;
+                    continue;
+                }
+                Err(e) => return Err(("fgetxattr", e)),
+            };
+            if *name == *ACL {
+                acl = Some(value);
+            } else if !set(to, &name, &value, preserve.xattrs)? {
+                missed.xattrs += 1;
+            }
+        }
+    }
+    let chmod = |mode| sys::fchmod(to, mode).map_err(|e| ("fchmod", e));
+    match acl {
+        None => chmod(mode)?,
+        Some(acl) => {
+            // In the mode of a file with an ACL the group's bits are the mask, which may permit more than
+            // the group has: they come with the ACL, in one step.
+            let without = mode.difference(Mode::RWXG);
+            chmod(without)?;
+            if preserve.xattrs == Keep::No || !set(to, ACL, &acl, preserve.xattrs)? {
+                missed.xattrs += u64::from(preserve.xattrs != Keep::No);
+                chmod(without | (group_of(&acl) & mode))?;
+            }
+        }
+    }
+    if preserve.times {
+        sys::futimens(to, &times(meta)).map_err(|e| ("futimens", e))?;
+    }
+    Ok(missed)
+}
+
+/// Changes owner and group by `chown`; false if they could not be kept.
+pub(super) fn owner(
+    keep: Keep,
+    meta: &Metadata,
+    chown: impl Fn(Option<sys::Uid>, Option<sys::Gid>) -> Result<(), Refused>,
+) -> Result<bool, Refused> {
+    let (uid, gid) = (Some(meta.uid()), Some(meta.gid()));
+    match keep {
+        Keep::No => Ok(true),
+        Keep::Required => chown(uid, gid).map(|()| true),
+        Keep::BestEffort => match chown(uid, gid) {
+            Ok(()) => Ok(true),
+            // A group of our own may be given.
+            Err((_, e)) if tolerable(e) => match chown(None, gid) {
+                Err((call, e)) if !tolerable(e) => Err((call, e)),
+                _ => Ok(false),
+            },
+            Err(e) => Err(e),
+        },
+    }
+}
+
+/// The mode to give the file `to`: what was meant for another owner or group than it has is left out.
+pub(super) fn permitted(meta: &Metadata, check: bool, to: BorrowedFd<'_>) -> Result<Mode, Refused> {
+    let mut mode = meta.mode();
+    if !check {
+        return Ok(mode);
+    }
+    let now = look(to).map_err(|e| ("statx", e))?;
+    if now.uid() != meta.uid() {
+        mode.remove(Mode::SUID);
+    }
+    if now.gid() != meta.gid() {
+        mode.remove(Mode::SGID);
+        // A group gets what everybody has.
+        let others = Mode::from_bits_truncate((mode & Mode::RWXO).bits() << 3);
+        mode.remove(Mode::RWXG.difference(others));
+    }
+    Ok(mode)
+}
+
+pub(super) fn times(meta: &Metadata) -> Timestamps {
+    Timestamps {
+        last_access: meta.atime(),
+        last_modification: meta.mtime(),
+    }
+}
+
+/// Sets one attribute; false if best effort was not enough.
+fn set(
+    to: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+    value: &[u8],
+    keep: Keep,
+) -> Result<bool, Refused> {
+    match sys::fsetxattr(to, name, value, XattrFlags::empty()) {
+        Ok(()) => Ok(true),
+        Err(e) if keep == Keep::BestEffort && tolerable(e) => Ok(false),
+        Err(e) => Err(("fsetxattr", e)),
+    }
+}
+
+fn read_acl(from: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Refused> {
+    match sys::fgetxattr(from, ACL) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+        done => done.map_err(|e| ("fgetxattr", e)),
+    }
+}
+
+/// Takes away what a new file has inherited from its directory's default ACL, which could permit more than
+/// the source does.
+pub(super) fn drop_inherited(to: BorrowedFd<'_>) -> Result<(), Refused> {
+    for name in [ACL, DEFAULT_ACL] {
+        match sys::fremovexattr(to, name) {
+            // There was none, none can be, or (the default one) not on a file.
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::ACCESS) => {}
+            Err(e) => return Err(("fremovexattr", e)),
+        }
+    }
+    Ok(())
+}
+
+/// What an ACL permits the owning group: its own entry, limited by the mask. Nothing, if it is not understood.
+///
+/// Layout: a version in 4 bytes, then entries of tag and permissions in 2 bytes each and an id in 4,
+/// little-endian (linux/posix_acl_xattr.h).
+fn group_of(acl: &[u8]) -> Mode {
+    const GROUP_OBJ: u16 = 0x04;
+    const MASK: u16 = 0x10;
+    let (mut group, mut mask) = (0, 7);
+    for entry in acl.get(4..).unwrap_or_default().chunks_exact(8) {
+        let bits = u16::from_le_bytes([entry[2], entry[3]]);
+        match u16::from_le_bytes([entry[0], entry[1]]) {
+            GROUP_OBJ => group = bits,
+            MASK => mask = bits,
+            _ => {}
+        }
+    }
+    Mode::from_bits_truncate(u32::from(group & mask & 7) << 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_groups_own_bits_come_out_of_an_acl() {
+        // user::rw-, user:1:rwx, group::r-x, mask::rw-, other::---
+        let entries: [(u16, u16, u32); 5] = [
+            (1, 6, u32::MAX),
+            (2, 7, 1),
+            (4, 5, u32::MAX),
+            (16, 6, u32::MAX),
+            (32, 0, u32::MAX),
+        ];
+        let mut acl = vec![2, 0, 0, 0];
+        for (tag, bits, id) in entries {
+            acl.extend(tag.to_le_bytes());
+            acl.extend(bits.to_le_bytes());
+            acl.extend(id.to_le_bytes());
+        }
+        assert_eq!(group_of(&acl), Mode::RGRP);
+        assert_eq!(group_of(b"??"), Mode::empty());
+    }
+}
