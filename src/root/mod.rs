@@ -5,6 +5,7 @@
 //! that is missing or blocked, a walk of our own with the same answers; [`Backend`] chooses.
 
 mod attributes;
+mod capabilities;
 mod dir;
 mod entries;
 mod links;
@@ -16,8 +17,10 @@ mod rename;
 mod resolve;
 mod sync;
 pub(crate) mod temp_name;
+mod trial;
 mod walk;
 
+pub use capabilities::{Capabilities, Capability, Feature};
 pub use dir::Dir;
 pub use entries::{Entries, Entry};
 pub use name::Name;

@@ -257,11 +257,13 @@ pub fn futimens(fd: impl AsFd, times: &Timestamps) -> Result<()> {
 /// As utimensat(2). `EINVAL` with an empty name: an older kernel.
 pub fn utimensat(dir: impl AsFd, name: impl Arg, times: &Timestamps) -> Result<()> {
     name.into_with_c_str(|name| {
-        let mut flags = AtFlags::SYMLINK_NOFOLLOW;
-        if name.is_empty() {
-            flags |= AtFlags::EMPTY_PATH;
-        }
-        retry("utimensat", || {
+        let (call, flags) = if name.is_empty() {
+            ("utimensat(AT_EMPTY_PATH)", AtFlags::EMPTY_PATH)
+        } else {
+            ("utimensat", AtFlags::empty())
+        };
+        let flags = flags | AtFlags::SYMLINK_NOFOLLOW;
+        retry(call, || {
             rustix::fs::utimensat(dir.as_fd(), name, times, flags)
         })
     })
