@@ -4,7 +4,6 @@ use crate::sys::{Errno, errno_name};
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What an operation of this crate gives.
@@ -262,10 +261,6 @@ impl Error {
         } else {
             self.with_path(path)
         }
-    }
-
-    pub(crate) fn with_path_bytes(self, path: &[u8]) -> Self {
-        self.with_path(OsStr::from_bytes(path))
     }
 
     pub(crate) fn with_other(mut self, path: impl AsRef<OsStr>) -> Self {

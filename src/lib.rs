@@ -11,4 +11,4 @@ pub mod tree;
 
 pub use durability::Durability;
 pub use error::{DiskState, Error, ErrorKind, Result};
-pub use root::{Backend, Dir, Name, Root, RootOptions, Scope};
+pub use root::{Backend, Capabilities, Dir, Name, Root, RootOptions, Scope};

@@ -118,8 +118,8 @@ enum Acl {
 pub(super) type Failed = (&'static str, Errno);
 
 impl Old {
-    /// Reads what is to be kept of `name` in `dir`, which `meta` says is a regular file. If it was replaced
-    /// meanwhile, of what is there now, as long as that is a regular file too (else `EAGAIN`).
+    /// Reads what is to be kept of `name` in `dir`, which `meta` says is a regular file or a directory. If it was
+    /// replaced meanwhile, of what is there now, as long as that is of the same kind (else `EAGAIN`).
     pub(super) fn read(
         dir: impl AsFd,
         name: &Name,
@@ -150,7 +150,7 @@ impl Old {
             Err(e) => return Err(("openat", e)),
         };
         old.meta = sys::statx(&fd, c"", AtFlags::EMPTY_PATH).map_err(|e| ("statx", e))?;
-        if !old.meta.is_file() {
+        if old.meta.kind() != meta.kind() {
             return Err(("openat", Errno::AGAIN));
         }
         old.read_xattrs(&fd, preserve, notes)?;
@@ -329,10 +329,10 @@ fn apply_mode(
         Acl::Unknown => others & (mode >> 3),
     };
     mode = (mode & !0o070) | (group & 0o7) << 3;
-    // A directory's default list came along at creation; the replaced file's rights are exactly its own.
-    match sys::fremovexattr(fd, acl::ACCESS) {
-        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => {}
-        Err(e) => return Err(("fremovexattr", e)),
+    // A directory's default list may have come along at creation; the replaced file's rights are its own.
+    // Asked for first: removing what is not there costs some file systems a transaction.
+    if sys::fgetxattr(fd, acl::ACCESS).is_ok_and(|list| list.is_some()) {
+        sys::fremovexattr(fd, acl::ACCESS).map_err(|e| ("fremovexattr", e))?;
     }
     if mode != new.mode().as_raw_mode() {
         chmod(Mode::from_raw_mode(mode))?;

@@ -1,6 +1,7 @@
 //! Writing and checking a file's content through its descriptor.
 
 use crate::sys::{self, AsFd, Errno};
+use std::io::{self, Read, Write};
 
 /// Buffer for streams: large enough that a system call's own cost does not show.
 pub(super) const BUFFER: usize = 128 * 1024;
@@ -15,6 +16,19 @@ pub(super) fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Passes all that a reader gives to a writer.
+pub(super) fn copy_from(reader: &mut dyn Read, writer: &mut dyn Write) -> io::Result<()> {
+    let mut buf = vec![0; BUFFER];
+    loop {
+        match reader.read(&mut buf) {
+            Ok(0) => return Ok(()),
+            Ok(n) => writer.write_all(&buf[..n])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// SHA-256 of all of a file's content, read from its start; the offset stays.

@@ -30,16 +30,27 @@
 
 mod acl;
 mod attributes;
+mod batch;
 mod file;
+mod folder;
 mod options;
 mod pending;
 mod place;
+mod ready;
+mod retire;
 mod staged;
+mod staged_folder;
+mod swap;
+mod sweep;
 mod version;
 
 pub use attributes::Preserve;
+pub use batch::{Batch, BatchStrategy};
+pub use folder::{FolderOptions, FolderTarget, PendingFolder};
 pub use options::{FileOptions, Staging, SymlinkPolicy, Target, write};
 pub use pending::PendingFile;
+pub use swap::swap;
+pub use sweep::{Kept, SweepOptions, SweepReport, sweep};
 pub use version::Version;
 
 use crate::sys::{FileId, Metadata};

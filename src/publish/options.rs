@@ -182,10 +182,9 @@ impl FileOptions {
         path: impl AsRef<Path>,
         bytes: impl AsRef<[u8]>,
     ) -> Result<Receipt> {
-        let path = path.as_ref();
-        let mut pending = self.start(root, path, false)?;
+        let mut pending = self.start(root, path.as_ref(), false)?;
         let done = pending.write_all(bytes.as_ref());
-        Self::finish(pending, path, done)
+        pending.filled(done)?.commit()
     }
 
     /// Publishes what the closure writes. If it fails nothing is published.
@@ -198,10 +197,9 @@ impl FileOptions {
         path: impl AsRef<Path>,
         fill: impl FnOnce(&mut PendingFile<'_>) -> io::Result<()>,
     ) -> Result<Receipt> {
-        let path = path.as_ref();
         let mut pending = self.begin(root, path)?;
         let done = fill(&mut pending);
-        Self::finish(pending, path, done)
+        pending.filled(done)?.commit()
     }
 
     /// Publishes all that a reader gives, through a buffer of 128 KiB. If it fails nothing is published.
@@ -214,17 +212,7 @@ impl FileOptions {
         path: impl AsRef<Path>,
         mut reader: impl Read,
     ) -> Result<Receipt> {
-        self.write_with(root, path, |pending| {
-            let mut buf = vec![0; file::BUFFER];
-            loop {
-                match reader.read(&mut buf) {
-                    Ok(0) => return Ok(()),
-                    Ok(n) => pending.write_all(&buf[..n])?,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(e),
-                }
-            }
-        })
+        self.write_with(root, path, |pending| file::copy_from(&mut reader, pending))
     }
 
     /// Begins to publish at `path` beneath `root`: write to what this gives, then
@@ -242,6 +230,12 @@ impl FileOptions {
 
     /// `early`: look for a taken name before anything is written, so that a long stream is not refused at its end.
     fn start<'r>(&self, root: &'r Root, path: &Path, early: bool) -> Result<PendingFile<'r>> {
+        if let Some(mode) = self.parents
+            && let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty())
+        {
+            root.create_dir_all(parent, mode, self.durability)
+                .map_err(|e| e.with_operation(REPLACE))?;
+        }
         let fail = |call, e| Error::new(REPLACE, call, e).with_path(path);
         let mut notes = Vec::new();
         let (found, place) = self.find(root, path, early)?;
@@ -305,108 +299,115 @@ impl FileOptions {
         PendingFile::new(staged, to, self.clone(), old, expected, notes)
     }
 
-    /// Finds the target, following a symlink at its end if that is the policy; a target that cannot be
-    /// published over is refused here.
+    /// Finds the target, and refuses one that a file cannot be published over.
     fn find<'r>(
         &self,
         root: &'r Root,
         path: &Path,
         early: bool,
     ) -> Result<(Option<Metadata>, Found<'r>)> {
-        /// Symlinks in one resolution, as the kernel counts (path_resolution(7)).
-        const LINKS: u32 = 40;
-        let mut bytes = path.as_os_str().as_bytes().to_vec();
-        for _ in 0..=LINKS {
-            let target = root
-                .target(&bytes, Access::Sync)
-                .map_err(|e| parent_error(e, path))?;
-            let Last::Normal(name) = target.last else {
-                return Err(resolve_error(REPLACE, Errno::ISDIR, path));
-            };
-            if target.slash {
+        let create_new = self.target == Target::CreateNew;
+        // A link takes the name, whatever the policy.
+        let symlink = if create_new {
+            SymlinkPolicy::Replace
+        } else {
+            self.symlink
+        };
+        let look = early || !create_new;
+        let found = find_target(REPLACE, root, path, symlink, look)?;
+        if found.slash {
+            return Err(resolve_error(REPLACE, Errno::ISDIR, path));
+        }
+        let kind = found.meta.map(|m| m.kind());
+        match (kind, &self.target) {
+            (None | Some(FileType::RegularFile), _) | (_, Target::CreateNew) => {}
+            (Some(FileType::Symlink), Target::IfUnchanged(_)) => return Err(changed(path)),
+            (Some(FileType::Symlink), _) => {}
+            (Some(FileType::Directory), _) => {
                 return Err(resolve_error(REPLACE, Errno::ISDIR, path));
             }
-            let place = Found {
-                dir: target.dir,
-                name,
-            };
-            if self.target == Target::CreateNew && !early {
-                return Ok((None, place));
-            }
-            let look = sys::statx(&place.dir, place.name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
-            let meta = match look {
-                Ok(meta) => meta,
-                Err(Errno::NOENT) => return Ok((None, place)),
-                Err(e) => return Err(Error::new(REPLACE, "statx", e).with_path(path)),
-            };
-            match (meta.kind(), &self.target, self.symlink) {
-                (_, Target::CreateNew, _) | (FileType::RegularFile, ..) => {
-                    return Ok((Some(meta), place));
-                }
-                (FileType::Symlink, Target::IfUnchanged(_), SymlinkPolicy::Replace) => {
-                    return Err(changed(path));
-                }
-                (FileType::Symlink, _, SymlinkPolicy::Replace) => return Ok((Some(meta), place)),
-                (FileType::Symlink, _, SymlinkPolicy::Refuse) => {
-                    return Err(Error::of_kind(REPLACE, ErrorKind::SymlinkLoop)
-                        .with_path(path)
-                        .with_source("the target is a symlink")
-                        .with_advice("choose: follow it, or replace the link itself"));
-                }
-                (FileType::Symlink, _, SymlinkPolicy::Follow) => {
-                    let text = match sys::readlinkat(&place.dir, place.name.as_c_str()) {
-                        Ok(text) => text,
-                        // Replaced by something else meanwhile: look again.
-                        Err(Errno::INVAL | Errno::NOENT) => continue,
-                        Err(e) => return Err(Error::new(REPLACE, "readlinkat", e).with_path(path)),
-                    };
-                    bytes = join_link(&bytes, text.as_bytes());
-                }
-                (FileType::Directory, ..) => {
-                    return Err(resolve_error(REPLACE, Errno::ISDIR, path));
-                }
-                _ => {
-                    return Err(Error::of_kind(REPLACE, ErrorKind::NotAFile)
-                        .with_path(path)
-                        .with_advice("only regular files are replaced: remove it first"));
-                }
+            _ => {
+                return Err(Error::of_kind(REPLACE, ErrorKind::NotAFile)
+                    .with_path(path)
+                    .with_advice("only regular files are replaced: remove it first"));
             }
         }
-        Err(resolve_error(REPLACE, Errno::LOOP, path))
-    }
-
-    fn finish(pending: PendingFile<'_>, path: &Path, done: io::Result<()>) -> Result<Receipt> {
-        let Err(error) = done else {
-            return pending.commit();
-        };
-        let own = pending.write_error();
-        let error = match own {
-            Some(errno) => Error::new(REPLACE, "write", errno),
-            None => Error::of_kind(REPLACE, ErrorKind::Source).with_source(error),
-        };
-        let error = error.with_path(path);
-        Err(pending.abandon(error))
+        Ok((found.meta, found))
     }
 }
 
-/// Where a target is.
-struct Found<'r> {
-    dir: Place<'r>,
-    name: Name,
+/// Where a target is, and what is there.
+#[derive(Debug)]
+pub(super) struct Found<'r> {
+    pub(super) dir: Place<'r>,
+    pub(super) name: Name,
+    /// Slashes follow the name.
+    pub(super) slash: bool,
+    /// `None`: nothing, or nobody looked.
+    pub(super) meta: Option<Metadata>,
+}
+
+/// Finds the directory and name that a publication at `path` is about, following or refusing a symlink there.
+pub(super) fn find_target<'r>(
+    operation: &'static str,
+    root: &'r Root,
+    path: &Path,
+    symlink: SymlinkPolicy,
+    look: bool,
+) -> Result<Found<'r>> {
+    /// Symlinks in one resolution, as the kernel counts (path_resolution(7)).
+    const LINKS: u32 = 40;
+    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    for _ in 0..=LINKS {
+        let target = root.target(&bytes, Access::Sync).map_err(|e| {
+            let error = resolve_error(operation, e, path);
+            match e {
+                Errno::NOENT => error.with_advice("its directory does not exist: create it first"),
+                _ => error,
+            }
+        })?;
+        let Last::Normal(name) = target.last else {
+            return Err(resolve_error(operation, Errno::ISDIR, path));
+        };
+        let mut found = Found {
+            dir: target.dir,
+            name,
+            slash: target.slash,
+            meta: None,
+        };
+        if !look {
+            return Ok(found);
+        }
+        let at = found.name.as_c_str();
+        let meta = match sys::statx(&found.dir, at, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(meta) => meta,
+            Err(Errno::NOENT) => return Ok(found),
+            Err(e) => return Err(Error::new(operation, "statx", e).with_path(path)),
+        };
+        if !meta.is_symlink() || symlink == SymlinkPolicy::Replace {
+            found.meta = Some(meta);
+            return Ok(found);
+        }
+        if symlink == SymlinkPolicy::Refuse {
+            return Err(Error::of_kind(operation, ErrorKind::SymlinkLoop)
+                .with_path(path)
+                .with_source("the target is a symlink")
+                .with_advice("choose: follow it, or replace the link itself"));
+        }
+        match sys::readlinkat(&found.dir, at) {
+            Ok(text) => bytes = join_link(&bytes, text.as_bytes()),
+            // Replaced by something else meanwhile: look again.
+            Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(e) => return Err(Error::new(operation, "readlinkat", e).with_path(path)),
+        }
+    }
+    Err(resolve_error(operation, Errno::LOOP, path))
 }
 
 fn changed(path: &Path) -> Error {
     Error::of_kind(REPLACE, ErrorKind::Changed)
         .with_path(path)
         .with_advice("it is another version: read it again and decide anew")
-}
-
-fn parent_error(errno: Errno, path: &Path) -> Error {
-    let error = resolve_error(REPLACE, errno, path);
-    match errno {
-        Errno::NOENT => error.with_advice("its directory does not exist: create it first"),
-        _ => error,
-    }
 }
 
 /// The path that a symlink at `path` with this text stands for.

@@ -1,14 +1,14 @@
 //! A file while it is written: not visible, gone if it is dropped, published by `commit`.
 
 use super::attributes::{self, Old};
-use super::options::{FileOptions, SymlinkPolicy, Target};
-use super::place::Move;
+use super::options::FileOptions;
+use super::ready::Ready;
 use super::staged::Staged;
 use super::version::Identity;
 use super::{Note, Receipt, file};
-use crate::root::{Place, temp_name};
+use crate::root::Place;
 use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, Metadata};
-use crate::{DiskState, Error, ErrorKind, Name, Result};
+use crate::{Error, ErrorKind, Name, Result};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
@@ -25,16 +25,15 @@ pub(super) const REPLACE: &str = "publish file";
 #[derive(Debug)]
 #[must_use = "dropping it discards the content; call commit()"]
 pub struct PendingFile<'r> {
-    /// Before `to`, whose directory it may stand in for.
-    staged: Staged<'r>,
-    to: To<'r>,
-    options: FileOptions,
+    pub(super) staged: Staged<'r>,
+    pub(super) to: To<'r>,
+    pub(super) options: FileOptions,
     /// The replaced file's facts and attributes.
-    old: Option<Old>,
+    pub(super) old: Option<Old>,
     /// The identity that an only-if-unchanged target was found with.
-    expected: Option<Identity>,
-    new: Metadata,
-    notes: Vec<Note>,
+    pub(super) expected: Option<Identity>,
+    pub(super) new: Metadata,
+    pub(super) notes: Vec<Note>,
     poisoned: Option<Errno>,
 }
 
@@ -73,19 +72,15 @@ impl<'r> PendingFile<'r> {
     /// Publishes the file: attributes, sync, name, sync of the directory, as the [`FileOptions`] say.
     ///
     /// # Errors
-    /// With [`DiskState::Unchanged`] the old state is there and the temporary is gone: a write failed earlier
+    /// With [`DiskState::Unchanged`](crate::DiskState::Unchanged) the old state is there and the temporary is gone: a write failed earlier
     /// ([`ErrorKind::Poisoned`]), length or hash is not as announced ([`ErrorKind::Mismatch`]), an attribute could not
     /// be set, the disk is full, the name is taken ([`ErrorKind::AlreadyExists`]), the old file is not what was
     /// expected ([`ErrorKind::Changed`], [`ErrorKind::NotFound`]), the target is a mount point ([`ErrorKind::Busy`]).
-    /// With [`DiskState::Published`] the new file is visible, but the directory could not be synced.
-    pub fn commit(mut self) -> Result<Receipt> {
-        match self.try_commit() {
-            Ok(receipt) => Ok(receipt),
-            Err(error) => {
-                let error = error.with_default_path(&self.to.shown);
-                Err(self.staged.abandon(error))
-            }
-        }
+    /// With [`DiskState::Published`](crate::DiskState::Published) the new file is visible, but the directory could not be synced.
+    pub fn commit(self) -> Result<Receipt> {
+        let ready = self.prepare()?;
+        let synced = ready.sync_content();
+        ready.publish_if(synced)
     }
 
     /// Removes the temporary and its content. Dropping does the same, and cannot say if it failed.
@@ -108,17 +103,39 @@ impl<'r> PendingFile<'r> {
         self.note_write(done)
     }
 
-    /// The errno of the first failed write.
-    pub(super) fn write_error(&self) -> Option<Errno> {
-        self.poisoned
-    }
-
     /// Discards because of an error, which learns of a temporary that stays.
     pub(super) fn abandon(mut self, error: Error) -> Error {
-        self.staged.abandon(error)
+        self.staged.abandon(error.with_default_path(&self.to.shown))
     }
 
-    fn try_commit(&mut self) -> Result<Receipt> {
+    /// After the caller's own code has written: goes on, or discards and says why.
+    pub(super) fn filled(self, done: io::Result<()>) -> Result<Self> {
+        let Err(error) = done else {
+            return Ok(self);
+        };
+        let error = match self.poisoned {
+            Some(errno) => Error::new(REPLACE, "write", errno),
+            None => Error::of_kind(REPLACE, ErrorKind::Source).with_source(error),
+        };
+        Err(self.abandon(error))
+    }
+
+    /// The length so far.
+    pub(super) fn len(&self) -> Result<u64> {
+        let meta = sys::statx(&self.staged.fd, c"", AtFlags::EMPTY_PATH);
+        meta.map(|m| m.len())
+            .map_err(|e| Error::new(REPLACE, "statx", e))
+    }
+
+    /// Checks the content and sets the attributes: what is left is syncing and the name.
+    pub(super) fn prepare(mut self) -> Result<Ready<'r>> {
+        match self.finish() {
+            Ok(name) => Ok(Ready { file: self, name }),
+            Err(error) => Err(self.abandon(error)),
+        }
+    }
+
+    fn finish(&mut self) -> Result<Name> {
         let fail = |call, e| Error::new(REPLACE, call, e);
         if let Some(errno) = self.poisoned {
             return Err(fail("write", errno)
@@ -132,30 +149,17 @@ impl<'r> PendingFile<'r> {
             .map_err(|(call, e)| fail(call, e))?;
         // A name first, if it has none: syncing a file without one can cost an ext4 with fast_commit its journal
         // (`docs/durability.md`).
-        let name = match self.staged.name() {
-            Err(Errno::OPNOTSUPP) => self.restage()?,
-            name => name.map_err(|e| fail("linkat", e))?,
-        };
-        if self.options.durability.syncs_content() {
-            sys::fsync(&self.staged.fd).map_err(|e| {
-                fail("fsync", e).with_advice("the content may not be on the device: begin again")
-            })?;
+        match self.staged.name() {
+            Err(Errno::OPNOTSUPP) => self.restage(),
+            name => name.map_err(|e| fail("linkat", e)),
         }
-        self.place(name)?;
-        Ok(Receipt {
-            id: self.new.id(),
-            replaced: self.old.as_ref().map(|old| old.meta),
-            notes: std::mem::take(&mut self.notes),
-        })
     }
 
     fn check_content(&self) -> Result<()> {
         let mismatch =
             |text: String| Error::of_kind(REPLACE, ErrorKind::Mismatch).with_source(text);
         if let Some(want) = self.options.expect_len {
-            let found = sys::statx(&self.staged.fd, c"", AtFlags::EMPTY_PATH)
-                .map_err(|e| Error::new(REPLACE, "statx", e))?
-                .len();
+            let found = self.len()?;
             if found != want {
                 return Err(mismatch(format!("{found} bytes instead of {want}")));
             }
@@ -208,116 +212,12 @@ impl<'r> PendingFile<'r> {
         Ok(name)
     }
 
-    /// The publication itself.
-    fn place(&mut self, name: Name) -> Result<()> {
-        let expected = self.expected;
-        let name = match expected {
-            None => name,
-            Some(expected) => {
-                let name = temp_name::exchange(self.new.id().ino, expected.ino())
-                    .map_err(|e| Error::new(REPLACE, "getrandom", e))?;
-                self.staged
-                    .rename(name.clone())
-                    .map_err(|e| Error::new(REPLACE, "renameat2", e))?;
-                name
-            }
-        };
-        let step = Move {
-            operation: REPLACE,
-            from_dir: self.staged.dir.as_fd(),
-            from: &name,
-            to_dir: self
-                .to
-                .dir
-                .as_ref()
-                .map_or(self.staged.dir.as_fd(), AsFd::as_fd),
-            to: &self.to.name,
-            id: self.new.id(),
-            is_dir: false,
-            shown: &self.to.shown,
-            same_dir: self.to.dir.is_none(),
-        };
-        let notes = &mut self.notes;
-        let placed = match (&self.options.target, expected) {
-            (Target::CreateOrReplace, _) => step.replace(),
-            (Target::CreateNew, _) => step.create_new(notes),
-            (Target::Replace, _) => {
-                let links = self.options.symlink == SymlinkPolicy::Replace;
-                exchange_if(&step, notes, |found| {
-                    found.is_file() || links && found.is_symlink()
-                })
-            }
-            (Target::IfUnchanged(_), Some(expected)) => {
-                exchange_if(&step, notes, |displaced| expected.same_content(displaced))
-            }
-            // An expected version is always found before anything is written.
-            (Target::IfUnchanged(_), None) => {
-                Err(Error::of_kind(REPLACE, ErrorKind::Changed).with_path(&self.to.shown))
-            }
-        };
-        let synced = match placed {
-            Ok(()) if self.options.durability.syncs_names() => step.sync(),
-            placed => placed,
-        };
-        match synced {
-            Ok(()) => self.staged.release(),
-            // The name that the temporary had is gone, or holds what must not be removed.
-            Err(ref e) if e.disk_state() != DiskState::Unchanged || !e.left_behind().is_empty() => {
-                self.staged.release();
-            }
-            Err(_) => {}
-        }
-        synced
-    }
-
     fn note_write<T>(&mut self, done: std::result::Result<T, Errno>) -> io::Result<T> {
         done.map_err(|e| {
             self.poisoned.get_or_insert(e);
             e.into()
         })
     }
-}
-
-/// Exchanges, and keeps the exchange only if what came out may be replaced; that is removed then.
-fn exchange_if(
-    step: &Move<'_>,
-    notes: &mut Vec<Note>,
-    may_replace: impl Fn(&Metadata) -> bool,
-) -> Result<()> {
-    let changed = || {
-        Error::of_kind(REPLACE, ErrorKind::Changed)
-            .with_path(step.shown)
-            .with_advice("somebody changed it meanwhile: read it again and decide anew")
-    };
-    // Refused without a visible change where possible; the exchange decides.
-    let look = sys::statx(step.to_dir, step.to.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
-    match look {
-        Ok(meta) if may_replace(&meta) => {}
-        Ok(_) => return Err(changed()),
-        Err(e) => return Err(Error::new(REPLACE, "statx", e).with_path(step.shown)),
-    }
-    if !step.exchange()? {
-        notes.push(Note::CheckedNotExchanged);
-        return step.replace();
-    }
-    match step.displaced() {
-        Ok(displaced) if may_replace(&displaced) => {}
-        Ok(_) => return step.exchange_back(),
-        // A sweeper may have removed it: the old file, which was to go.
-        Err(Errno::NOENT) => return Ok(()),
-        Err(e) => {
-            return Err(Error::new(REPLACE, "statx", e)
-                .with_path(step.shown)
-                .with_state(DiskState::Published)
-                .with_left(step.shown.with_file_name(step.from))
-                .with_advice("the file that was there before has the temporary name"));
-        }
-    }
-    match sys::unlinkat(step.from_dir, step.from.as_c_str()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(_) => notes.push(Note::Left(step.shown.with_file_name(step.from))),
-    }
-    Ok(())
 }
 
 impl Write for PendingFile<'_> {

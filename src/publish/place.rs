@@ -4,9 +4,39 @@
 
 use super::Note;
 use crate::root::sync_names;
-use crate::sys::{self, AtFlags, BorrowedFd, Errno, FileId, FsKind, Metadata, Mode, RenameFlags};
+use crate::sys::{
+    self, AtFlags, BorrowedFd, Errno, FileId, FsKind, LockKind, Metadata, Mode, OFlags, OwnedFd,
+    RenameFlags,
+};
 use crate::{DiskState, Error, ErrorKind, Name};
 use std::path::Path;
+
+/// What became of an exchange.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant)] // One value lives at a time, on the stack.
+pub(super) enum Exchanged {
+    /// Done; the old thing, of which these are the facts, has the temporary name. `None`: it is gone already.
+    Done(Option<Metadata>),
+    /// `RENAME_EXCHANGE` is missing here; nothing was changed.
+    Unsupported,
+}
+
+/// Keeps sweepers from judging an exchange that may still be taken back: they look at one only under an
+/// exclusive flock(2) of its directory. Where the directory cannot be locked, they cannot either.
+///
+/// The lock is on a descriptor of its own, so that it ends with this value alone.
+pub(super) fn hold_sweepers(dir: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let fd = sys::openat(dir, c".", flags, Mode::empty()).ok()?;
+    // A sweeper holds it for a few calls. Whoever else holds it for long keeps sweepers out as well.
+    for _ in 0..50 {
+        match sys::try_flock(&fd, LockKind::Shared) {
+            Err(Errno::AGAIN) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            _ => break,
+        }
+    }
+    Some(fd)
+}
 
 /// One publication: what stands at (`from_dir`, `from`) gets the name (`to_dir`, `to`).
 pub(super) struct Move<'a> {
@@ -86,59 +116,86 @@ impl Move<'_> {
         })
     }
 
-    /// Exchanges with what is there. Afterwards that stands at (`from_dir`, `from`).
-    ///
-    /// `Ok(false)`: the kernel or file system has no `RENAME_EXCHANGE`, and nothing was changed.
-    pub(super) fn exchange(&self) -> Result<bool, Error> {
+    /// Exchanges with what is there, if that may be replaced: looks at it before, so that a refusal
+    /// is not seen by anybody, and at what came out of the exchange, which decides; then the exchange stays or is
+    /// taken back. Afterwards the old thing stands at (`from_dir`, `from`).
+    pub(super) fn exchange_if(
+        &self,
+        may_replace: impl Fn(&Metadata) -> bool,
+    ) -> Result<Exchanged, Error> {
+        match sys::statx(self.to_dir, self.to.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(meta) if may_replace(&meta) => {}
+            Ok(_) => return Err(self.changed()),
+            Err(e) => return Err(Error::new(self.operation, "statx", e).with_path(self.shown)),
+        }
         match self.rename(RenameFlags::EXCHANGE) {
-            Ok(()) => Ok(true),
-            Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOSYS) => return Ok(Exchanged::Unsupported),
             Err(e) => {
                 let error = self.error("renameat2", e);
-                match error.disk_state() {
-                    DiskState::Unchanged => Err(error),
-                    _ => Err(self.with_left(error)),
-                }
+                return Err(match error.disk_state() {
+                    DiskState::Unchanged => error,
+                    _ => self.with_left(error),
+                });
             }
+        }
+        match sys::statx(
+            self.from_dir,
+            self.from.as_c_str(),
+            AtFlags::SYMLINK_NOFOLLOW,
+        ) {
+            Ok(displaced) if may_replace(&displaced) => Ok(Exchanged::Done(Some(displaced))),
+            // A sweeper may have removed it already: it was to go.
+            Err(Errno::NOENT) => Ok(Exchanged::Done(None)),
+            Ok(_) => Err(self.exchange_back()),
+            Err(e) => Err(self.with_left(
+                Error::new(self.operation, "statx", e)
+                    .with_path(self.shown)
+                    .with_state(DiskState::Published)
+                    .with_advice("what was there before has the temporary name"),
+            )),
+        }
+    }
+
+    fn changed(&self) -> Error {
+        Error::of_kind(self.operation, ErrorKind::Changed)
+            .with_path(self.shown)
+            .with_advice("somebody changed it meanwhile: read it again and decide anew")
+    }
+
+    /// Takes an exchange back, because what came out is not what was to be replaced.
+    ///
+    /// If meanwhile somebody replaced ours as well, theirs is put back in its place, and what came out
+    /// first stays under the temporary name, for a person to look at.
+    fn exchange_back(&self) -> Error {
+        let stuck = |e: Errno| {
+            self.with_left(self.error("renameat2", e))
+                .with_state(DiskState::Indeterminate)
+                .with_advice("what was there before has the temporary name")
+        };
+        let at_temporary = || {
+            sys::statx(
+                self.from_dir,
+                self.from.as_c_str(),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+        };
+        if let Err(e) = self.rename(RenameFlags::EXCHANGE) {
+            return stuck(e);
+        }
+        match at_temporary() {
+            Ok(meta) if meta.id() == self.id => self.changed(),
+            Ok(_) => match self.rename(RenameFlags::EXCHANGE) {
+                Ok(()) => self.with_left(self.changed()),
+                Err(e) => stuck(e),
+            },
+            Err(e) => stuck(e),
         }
     }
 
     /// The error, naming the temporary as left behind.
     fn with_left(&self, error: Error) -> Error {
         error.with_left(self.shown.with_file_name(self.from))
-    }
-
-    /// What stands at the temporary's name.
-    pub(super) fn displaced(&self) -> Result<Metadata, Errno> {
-        sys::statx(
-            self.from_dir,
-            self.from.as_c_str(),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-    }
-
-    /// Takes an exchange back, because what came out is not what was to be replaced.
-    ///
-    /// If meanwhile somebody replaced our file as well, theirs is put back in its place, and what came out
-    /// first stays under the temporary name, for a person to look at.
-    pub(super) fn exchange_back(&self) -> Result<(), Error> {
-        let changed = || {
-            Error::of_kind(self.operation, ErrorKind::Changed)
-                .with_path(self.shown)
-                .with_advice("somebody changed it meanwhile: read it again and decide anew")
-        };
-        let stuck = |e: Errno| {
-            self.error("renameat2", e)
-                .with_state(DiskState::Indeterminate)
-                .with_left(self.shown.with_file_name(self.from))
-                .with_advice("the file that was there before has the temporary name")
-        };
-        self.rename(RenameFlags::EXCHANGE).map_err(stuck)?;
-        if self.displaced().map_err(stuck)?.id() == self.id {
-            return Err(changed());
-        }
-        self.rename(RenameFlags::EXCHANGE).map_err(stuck)?;
-        Err(self.with_left(changed()))
     }
 
     fn rename(&self, flags: RenameFlags) -> Result<(), Errno> {
@@ -149,21 +206,10 @@ impl Move<'_> {
     /// Makes the names durable: of a move between two directories the source first, or a crash could show the
     /// file under both names (`docs/durability.md`).
     pub(super) fn sync(&self) -> Result<(), Error> {
-        let sync = |dir| {
-            sync_names(dir).map_err(|e| {
-                Error::new(self.operation, "fsync", e)
-                    .with_path(self.shown)
-                    .with_state(DiskState::Published)
-                    .with_advice(
-                        "syncing the directory failed: the new state may be lost in a power cut; \
-                         check the device, then publish again",
-                    )
-            })
-        };
         if !self.same_dir {
-            sync(self.from_dir)?;
+            sync_dir(self.operation, self.from_dir).map_err(|e| e.with_path(self.shown))?;
         }
-        sync(self.to_dir)
+        sync_dir(self.operation, self.to_dir).map_err(|e| e.with_path(self.shown))
     }
 
     /// The error of a rename or link, with the state that the disk is really in: a call that answers an error may
@@ -194,6 +240,18 @@ impl Move<'_> {
             _ => DiskState::Indeterminate,
         }
     }
+}
+
+/// Makes the names in a directory durable, in which something was published.
+pub(super) fn sync_dir(operation: &'static str, dir: BorrowedFd<'_>) -> Result<(), Error> {
+    sync_names(dir).map_err(|e| {
+        Error::new(operation, "fsync", e)
+            .with_state(DiskState::Published)
+            .with_advice(
+                "syncing the directory failed: the new state may be lost in a power cut; check the \
+             device, then publish again",
+            )
+    })
 }
 
 /// The error of a failed rename, with what its errno means for a publication.

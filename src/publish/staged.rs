@@ -2,7 +2,7 @@
 
 use super::Note;
 use crate::root::{Place, temp_name};
-use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, FileId, Mode, OFlags, OwnedFd};
+use crate::sys::{self, Errno, Mode, OFlags, OwnedFd};
 use crate::{Error, Name};
 use std::path::PathBuf;
 
@@ -102,14 +102,6 @@ impl<'r> Staged<'r> {
         }
         self.name = Some(to);
         Ok(())
-    }
-
-    pub(super) fn dir(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
-    }
-
-    pub(super) fn id(&self) -> Result<FileId, Errno> {
-        sys::statx(&self.fd, c"", AtFlags::EMPTY_PATH).map(|m| m.id())
     }
 
     /// The temporary's path for messages.

@@ -1,6 +1,6 @@
 //! Temporary names: random, recognisable, and never taken for a name that somebody else chose.
 //!
-//! `.sf-`, a class letter, 16 hexadecimal digits (32 in class `x`), and 8 more that are the CRC-32C of all
+//! `.sf-`, a class letter, 16 hexadecimal digits (32 in `x` and `k`), and 8 more that are the CRC-32C of all
 //! before. The check digits are no secret; they keep a user's own `.sf-something` from being swept away.
 //!
 //! Classes: `t` a file, `d` a directory: both hold nothing that anybody misses. `x` stands on one side of an
@@ -21,8 +21,9 @@ pub(crate) enum TempName {
     File,
     /// A directory likewise.
     Dir,
-    /// One side of an exchange: the inode numbers of the new file and of the expected old one.
-    Exchange { new: u64, old: u64 },
+    /// One side of an exchange: the inode numbers of the new thing and of the old one (0: not known), and
+    /// whether the old one was to be kept.
+    Exchange { new: u64, old: u64, keep: bool },
 }
 
 /// A fresh name for a temporary file (`t`) or directory (`d`). 64 bits, random for each process: two
@@ -35,9 +36,9 @@ pub(crate) fn fresh(class: u8) -> sys::Result<Name> {
     build(class, &[next_random()?])
 }
 
-/// The name for one side of an exchange.
-pub(crate) fn exchange(new: u64, old: u64) -> sys::Result<Name> {
-    build(b'x', &[new, old])
+/// The name for one side of an exchange. An inode number that is not known, or is no concern, is 0.
+pub(crate) fn exchange(new: u64, old: u64, keep: bool) -> sys::Result<Name> {
+    build(if keep { b'k' } else { b'x' }, &[new, old])
 }
 
 fn build(class: u8, numbers: &[u64]) -> sys::Result<Name> {
@@ -58,7 +59,7 @@ pub(crate) fn parse(name: &[u8]) -> Option<TempName> {
     let (class, digits) = digits.split_first()?;
     let numbers = match class {
         b't' | b'd' => 1,
-        b'x' => 2,
+        b'x' | b'k' => 2,
         _ => return None,
     };
     let is_digit = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
@@ -72,9 +73,10 @@ pub(crate) fn parse(name: &[u8]) -> Option<TempName> {
     Some(match class {
         b't' => TempName::File,
         b'd' => TempName::Dir,
-        _ => TempName::Exchange {
+        class => TempName::Exchange {
             new: number(&digits[..16]),
             old: number(&digits[16..32]),
+            keep: *class == b'k',
         },
     })
 }
@@ -160,7 +162,7 @@ mod tests {
     /// Any other byte at any place, one byte more or less, or upper case: not ours.
     #[test]
     fn nothing_else_is_recognised() {
-        for name in [fresh(b't').unwrap(), exchange(1, 2).unwrap()] {
+        for name in [fresh(b't').unwrap(), exchange(1, 2, false).unwrap()] {
             let name = name.as_bytes().to_vec();
             for at in 0..name.len() {
                 for byte in 0..=255 {

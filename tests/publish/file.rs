@@ -1,22 +1,12 @@
 //! Files: what is written, what is kept, what is refused.
 
-use crate::common;
+use crate::{common, names};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use steadfast::publish::{FileOptions, Note, Preserve, Staging, SymlinkPolicy, Target, Version};
 use steadfast::sys::Mode;
 use steadfast::{DiskState, ErrorKind, Root};
-
-/// Every entry of a directory, sorted.
-fn names(dir: &std::path::Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
 
 #[test]
 fn creates_replaces_and_leaves_no_temporary() {

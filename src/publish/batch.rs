@@ -1,0 +1,298 @@
+//! Many files: each published atomically, all of them durable at the end.
+
+use super::pending::{PendingFile, REPLACE};
+use super::place::sync_dir;
+use super::ready::Ready;
+use super::{FileOptions, Receipt};
+use crate::sys::{self, AsFd, AtFlags, Errno, FileId, FsKind, Mode, OFlags, OwnedFd, SyncRange};
+use crate::{DiskState, Error, Result, Root};
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// How the content of a batch is made durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BatchStrategy {
+    /// By number, file system, and how much others have to write: fsync of each for a few files, one
+    /// syncfs(2) for many, and started writeback followed by fsync of each where a syncfs would wait for much
+    /// more than the batch's own data.
+    #[default]
+    Auto,
+    /// fsync(2) of each file.
+    EachFile,
+    /// Writing out is started for all files, then fsync(2) of each.
+    StartThenEachFile,
+    /// One syncfs(2) for up to [`Batch::WAVE`] files. It waits for everybody's data on the file system, and
+    /// reports write errors since Linux 5.8; before that fsync of each is used instead.
+    WholeFileSystem,
+}
+
+/// Publishes many files together, which costs far fewer syncs than publishing each by itself.
+///
+/// Files are staged as they come, and published in waves of up to [`WAVE`](Self::WAVE): content synced, names
+/// given. [`commit`](Self::commit) publishes the last wave and syncs every directory once; only then all are
+/// durable. It is **not** a transaction: each file is atomic for itself, and after a crash or an error some may
+/// be published and others not.
+///
+/// ```
+/// use steadfast::{Root, publish::{Batch, FileOptions}};
+/// # let tmp = tempfile::tempdir()?;
+/// let root = Root::open(tmp.path())?;
+/// let options = FileOptions::new();
+/// let mut batch = Batch::new(&root)?;
+/// for n in 0..10 {
+///     batch.write(format!("part-{n}"), [n; 100], &options)?;
+/// }
+/// assert_eq!(batch.commit()?.len(), 10);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it discards the files that are not published yet; call commit()"]
+pub struct Batch<'r> {
+    root: &'r Root,
+    strategy: BatchStrategy,
+    staged: Vec<PendingFile<'r>>,
+    /// Bytes in the wave.
+    bytes: u64,
+    receipts: Vec<Receipt>,
+    /// Directories with names that are not durable yet.
+    dirs: HashMap<FileId, OwnedFd>,
+    /// Opened before anything is written, so that syncfs reports every write error since.
+    anchor: OwnedFd,
+    kind: FsKind,
+    syncfs_reports: bool,
+}
+
+impl<'r> Batch<'r> {
+    /// Files staged at once at the most; each holds a descriptor.
+    pub const WAVE: usize = 256;
+
+    /// A batch beneath `root`, with the automatic strategy.
+    ///
+    /// # Errors
+    /// As open(2) of the root directory.
+    pub fn new(root: &'r Root) -> Result<Self> {
+        let fail = |call, e| Error::new("begin batch", call, e);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let anchor =
+            sys::openat(root, c".", flags, Mode::empty()).map_err(|e| fail("openat", e))?;
+        let kind = sys::fs_kind(&anchor).map_err(|e| fail("fstatfs", e))?;
+        // The kernel that knows mount ids (5.8) is the one whose syncfs reports errors.
+        let syncfs_reports = sys::statx(&anchor, c"", AtFlags::EMPTY_PATH)
+            .map_err(|e| fail("statx", e))?
+            .mount_id()
+            .is_some();
+        Ok(Self {
+            root,
+            strategy: BatchStrategy::Auto,
+            staged: Vec::new(),
+            bytes: 0,
+            receipts: Vec::new(),
+            dirs: HashMap::new(),
+            anchor,
+            kind,
+            syncfs_reports,
+        })
+    }
+
+    /// How content is made durable.
+    pub fn strategy(mut self, strategy: BatchStrategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Stages these bytes for `path`.
+    ///
+    /// # Errors
+    /// As [`FileOptions::begin`]; for this file [`DiskState::Unchanged`]. If a wave was due and failed, as
+    /// [`commit`](Self::commit).
+    pub fn write(
+        &mut self,
+        path: impl AsRef<Path>,
+        bytes: impl AsRef<[u8]>,
+        options: &FileOptions,
+    ) -> Result<()> {
+        let bytes = bytes.as_ref();
+        self.write_with(path, options, |pending| pending.write_all(bytes))
+    }
+
+    /// Stages all that a reader gives for `path`.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`ErrorKind::Source`](crate::ErrorKind::Source) for the reader's error.
+    pub fn write_from(
+        &mut self,
+        path: impl AsRef<Path>,
+        mut reader: impl Read,
+        options: &FileOptions,
+    ) -> Result<()> {
+        self.write_with(path, options, |pending| {
+            super::file::copy_from(&mut reader, pending)
+        })
+    }
+
+    /// Stages what the closure writes for `path`.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`ErrorKind::Source`](crate::ErrorKind::Source) for the closure's own error.
+    pub fn write_with(
+        &mut self,
+        path: impl AsRef<Path>,
+        options: &FileOptions,
+        fill: impl FnOnce(&mut PendingFile<'_>) -> io::Result<()>,
+    ) -> Result<()> {
+        let path = path.as_ref();
+        if self.staged.len() >= Self::WAVE {
+            self.publish_wave()?;
+        }
+        let mut pending = match options.begin(self.root, path) {
+            // Few descriptors here: publish what is staged, and try once more.
+            Err(e)
+                if matches!(e.errno(), Some(Errno::MFILE | Errno::NFILE))
+                    && !self.staged.is_empty() =>
+            {
+                self.publish_wave()?;
+                options.begin(self.root, path)?
+            }
+            pending => pending?,
+        };
+        let done = fill(&mut pending);
+        let pending = pending.filled(done)?;
+        self.bytes = self.bytes.saturating_add(pending.len()?);
+        self.staged.push(pending);
+        Ok(())
+    }
+
+    /// Publishes what is staged and makes all of it durable. The receipts are in the order of the calls.
+    ///
+    /// # Errors
+    /// The first failure. What was staged and not published is discarded. [`DiskState::Unchanged`]: nothing of this
+    /// batch was published. [`DiskState::Published`]: everything was, but a directory could not be synced.
+    /// [`DiskState::Indeterminate`]: the files before the one that the error names are published (perhaps
+    /// not durably), it and those after it are not.
+    pub fn commit(mut self) -> Result<Vec<Receipt>> {
+        self.publish_wave()?;
+        self.sync_dirs()?;
+        Ok(std::mem::take(&mut self.receipts))
+    }
+
+    fn publish_wave(&mut self) -> Result<()> {
+        let partly = |e: Error, done: bool| match e.disk_state() {
+            DiskState::Unchanged if !done => e,
+            _ => e.with_state(DiskState::Indeterminate),
+        };
+        let published = !self.receipts.is_empty();
+        let staged = std::mem::take(&mut self.staged);
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut ready = Vec::with_capacity(staged.len());
+        for pending in staged {
+            ready.push(pending.prepare().map_err(|e| partly(e, published))?);
+        }
+        self.sync_content(&ready, bytes)
+            .map_err(|e| partly(e, published))?;
+        for file in ready {
+            if file.syncs_names() {
+                self.remember_dirs(&file)
+                    .map_err(|e| partly(e, !self.receipts.is_empty()))?;
+            }
+            let receipt = file
+                .publish()
+                .map_err(|e| partly(e, !self.receipts.is_empty()))?;
+            self.receipts.push(receipt);
+        }
+        Ok(())
+    }
+
+    fn sync_content(&self, ready: &[Ready<'_>], bytes: u64) -> Result<()> {
+        let files: Vec<_> = ready.iter().filter(|f| f.syncs_content()).collect();
+        let strategy = match self.strategy {
+            BatchStrategy::Auto => self.choose(files.len(), bytes),
+            chosen => chosen,
+        };
+        match strategy {
+            BatchStrategy::WholeFileSystem if self.syncfs_reports && self.one_mount(&files) => {
+                if files.is_empty() {
+                    return Ok(());
+                }
+                return sys::syncfs(&self.anchor)
+                    .map_err(|e| Error::new(REPLACE, "syncfs", e).with_path(files[0].shown()));
+            }
+            BatchStrategy::StartThenEachFile => {
+                for file in &files {
+                    // Only an early start: what it cannot do, or fails to write, fsync does and reports.
+                    let _ = sys::sync_file_range(file.as_fd(), 0, 0, SyncRange::Start);
+                }
+            }
+            _ => {}
+        }
+        for file in files {
+            sys::fsync(file.as_fd())
+                .map_err(|e| Error::new(REPLACE, "fsync", e).with_path(file.shown()))?;
+        }
+        Ok(())
+    }
+
+    /// Measured (`docs/durability.md`): one syncfs is the fastest from two files on ext4 and xfs and from four on
+    /// btrfs, but has no bound when others have dirty data.
+    fn choose(&self, files: usize, bytes: u64) -> BatchStrategy {
+        const FEW: usize = 4;
+        /// Of other people's data, this much is worth waiting for whatever the batch holds.
+        const FREE: u64 = 64 << 20;
+        if files < FEW {
+            return BatchStrategy::EachFile;
+        }
+        let in_memory = matches!(self.kind, FsKind::Tmpfs | FsKind::Ramfs);
+        let dirty = if in_memory { Some(0) } else { dirty_bytes() };
+        match dirty {
+            Some(dirty) if dirty > FREE.max(bytes.saturating_mul(4)) => {
+                BatchStrategy::StartThenEachFile
+            }
+            _ => BatchStrategy::WholeFileSystem,
+        }
+    }
+
+    /// Whether one syncfs reaches all of them: a root may span file systems.
+    fn one_mount(&self, files: &[&Ready<'_>]) -> bool {
+        let device = sys::statx(&self.anchor, c"", AtFlags::EMPTY_PATH).map(|m| m.id().dev);
+        device.is_ok_and(|device| files.iter().all(|f| f.id().dev == device))
+    }
+
+    fn remember_dirs(&mut self, file: &Ready<'_>) -> Result<()> {
+        for dir in file.dirs().into_iter().flatten() {
+            let fail = |call, e| Error::new(REPLACE, call, e).with_path(file.shown());
+            let id = sys::statx(dir, c"", AtFlags::EMPTY_PATH)
+                .map_err(|e| fail("statx", e))?
+                .id();
+            if !self.dirs.contains_key(&id) {
+                if self.dirs.len() >= Self::WAVE {
+                    self.sync_dirs()?;
+                }
+                let own = dir.try_clone_to_owned();
+                let own = own.map_err(|e| fail("fcntl", crate::root::errno_of(&e)))?;
+                self.dirs.insert(id, own);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_dirs(&mut self) -> Result<()> {
+        for dir in std::mem::take(&mut self.dirs).into_values() {
+            sync_dir("publish batch", dir.as_fd())?;
+        }
+        Ok(())
+    }
+}
+
+/// What the whole machine has yet to write, from procfs; `None` if that cannot be read.
+fn dirty_bytes() -> Option<u64> {
+    let fd = sys::openat(sys::CWD, c"/proc/meminfo", OFlags::RDONLY, Mode::empty()).ok()?;
+    let mut buf = [0; 4096];
+    let len = sys::read(&fd, &mut buf).ok()?;
+    let text = std::str::from_utf8(&buf[..len]).ok()?;
+    let kib = |key: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some((kib("Dirty:")? + kib("Writeback:")?).saturating_mul(1024))
+}
