@@ -132,14 +132,15 @@ mod tests {
         assert_eq!(a.as_bytes().len(), 29);
         assert_eq!(parse(a.as_bytes()), Some(TempName::File));
         assert_eq!(parse(fresh(b'd').unwrap().as_bytes()), Some(TempName::Dir));
-        let both = exchange(7, u64::MAX).unwrap();
-        assert_eq!(
-            parse(both.as_bytes()),
-            Some(TempName::Exchange {
+        for keep in [false, true] {
+            let both = exchange(7, u64::MAX, keep).unwrap();
+            let want = TempName::Exchange {
                 new: 7,
-                old: u64::MAX
-            })
-        );
+                old: u64::MAX,
+                keep,
+            };
+            assert_eq!(parse(both.as_bytes()), Some(want));
+        }
     }
 
     /// The form is part of what older versions left on disks, so it is fixed here by value.
