@@ -5,6 +5,9 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, Result, write};
 use std::path::Path;
 
+/// The attribute that holds an access control list.
+const ACL: &str = "system.posix_acl_access";
+
 /// Opens a directory for reading, so that it can be synced.
 ///
 /// # Errors
@@ -42,8 +45,9 @@ pub fn replace(dir: impl AsFd, name: &str, temporary: &str, content: &[u8]) -> R
         fs::fchown(&file, owner, Some(fs::Gid::from_raw(facts.st_gid)))?;
     }
     // What the directory's default list has put there is not the old file's.
-    match fs::fremovexattr(&file, "system.posix_acl_access") {
-        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+    match fs::fgetxattr(&file, ACL, &mut names) {
+        Ok(_) => fs::fremovexattr(&file, ACL)?,
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
         Err(e) => return Err(e),
     }
     fs::fchmod(&file, Mode::from_raw_mode(facts.st_mode & 0o7777))?;

@@ -1,4 +1,4 @@
-//! Durable replace: the library against the same system calls by hand, one after the other.
+//! Durable replace and folder swap: the library against the same system calls by hand, one after the other.
 //!
 //! Each round does both, in changing order, so that whatever else the machine does falls on both alike. What
 //! counts is the ratio. Runs in `STEADFAST_TEST_DIR` or the temporary directory; `ROUNDS=n` sets how often
@@ -9,9 +9,9 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use steadfast::Root;
-use steadfast::publish::{FileOptions, Preserve};
-use steadfast_bench::{open_dir, replace, replace_plain};
+use steadfast::publish::{FileOptions, Preserve, swap};
+use steadfast::{Durability, Root};
+use steadfast_bench::{open_dir, replace, replace_plain, swap as swap_by_hand};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -27,7 +27,8 @@ fn main() -> Done {
         "{:<34} {:>12} {:>12} {:>7}",
         "", "library", "by hand", "ratio"
     );
-    replaces(temp.path(), rounds)
+    replaces(temp.path(), rounds)?;
+    swaps(temp.path(), rounds)
 }
 
 fn replaces(dir: &Path, rounds: usize) -> Done {
@@ -52,6 +53,20 @@ fn replaces(dir: &Path, rounds: usize) -> Done {
         )?;
     }
     Ok(())
+}
+
+fn swaps(dir: &Path, rounds: usize) -> Done {
+    let (root, by_hand) = (Root::open(dir)?, open_dir(CWD, dir)?);
+    for name in ["one", "two", "three", "four"] {
+        fs::create_dir(dir.join(name))?;
+        fs::write(dir.join(name).join("file"), name)?;
+    }
+    compare(
+        "swap of two folders",
+        rounds,
+        || Ok(swap(&root, "one", &root, "two", Durability::Full)?),
+        || Ok(swap_by_hand(&by_hand, "three", "four")?),
+    )
 }
 
 /// Runs both in turn and prints the medians and their ratio.

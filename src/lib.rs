@@ -12,3 +12,8 @@ pub mod tree;
 pub use durability::Durability;
 pub use error::{DiskState, Error, ErrorKind, Result};
 pub use root::{Backend, Capabilities, Dir, Name, Root, RootOptions, Scope};
+
+// The README's example is compiled and run with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -69,7 +69,7 @@ pub enum Staging {
 /// new.write(&root, "id", b"1")?;
 /// let refused = new.write(&root, "id", b"2").unwrap_err();
 /// assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
-/// # Ok::<(), steadfast::Error>(())
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
