@@ -1,9 +1,10 @@
 //! Mode, owner, access list, extended attributes and times: what is kept of a replaced file, and the order in
 //! which a new one gets them.
 //!
-//! The order is owner, mode, access list and attributes, times. chown(2) clears set-user-id, so the mode comes
-//! after it; the access list's mask becomes the group bits, so those are narrow until the list is there. All of it
-//! is done before the file is synced and long before it has its name, so that an error means "not replaced".
+//! The order is owner, mode, access list and attributes, times. chown(2) clears set-user-id, so the mode
+//! comes after it; the access list's mask becomes the group bits, so those are narrow until the list is
+//! there. All of it is done before the file is synced and long before it has its name, so that an error
+//! means "not replaced".
 
 use super::{Note, acl};
 use crate::Name;
@@ -118,8 +119,8 @@ enum Acl {
 pub(super) type Failed = (&'static str, Errno);
 
 impl Old {
-    /// Reads what is to be kept of `name` in `dir`, which `meta` says is a regular file or a directory. If it was
-    /// replaced meanwhile, of what is there now, as long as that is of the same kind (else `EAGAIN`).
+    /// Reads what is to be kept of `name` in `dir`, which `meta` says is a regular file or a directory. If
+    /// it was replaced meanwhile, of what is there now, as long as that is of the same kind (else `EAGAIN`).
     pub(super) fn read(
         dir: impl AsFd,
         name: &Name,

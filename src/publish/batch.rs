@@ -32,8 +32,8 @@ pub enum BatchStrategy {
 ///
 /// Files are staged as they come, and published in waves of up to [`WAVE`](Self::WAVE): content synced, names
 /// given. [`commit`](Self::commit) publishes the last wave and syncs every directory once; only then all are
-/// durable. It is **not** a transaction: each file is atomic for itself, and after a crash or an error some may
-/// be published and others not.
+/// durable. It is **not** a transaction: each file is atomic for itself, and after a crash or an error some
+/// may be published and others not.
 ///
 /// ```
 /// use steadfast::{Root, publish::{Batch, FileOptions}};
@@ -135,7 +135,8 @@ impl<'r> Batch<'r> {
     /// Stages what the closure writes for `path`.
     ///
     /// # Errors
-    /// As [`write`](Self::write); [`ErrorKind::Source`](crate::ErrorKind::Source) for the closure's own error.
+    /// As [`write`](Self::write); [`ErrorKind::Source`](crate::ErrorKind::Source) for the closure's own
+    /// error.
     pub fn write_with(
         &mut self,
         path: impl AsRef<Path>,
@@ -167,8 +168,9 @@ impl<'r> Batch<'r> {
     /// Publishes what is staged and makes all of it durable. The receipts are in the order of the calls.
     ///
     /// # Errors
-    /// The first failure. What was staged and not published is discarded. [`DiskState::Unchanged`]: nothing of this
-    /// batch was published. [`DiskState::Published`]: everything was, but a directory could not be synced.
+    /// The first failure. What was staged and not published is discarded. [`DiskState::Unchanged`]: nothing
+    /// of this batch was published. [`DiskState::Published`]: everything was, but a directory could not be
+    /// synced.
     /// [`DiskState::Indeterminate`]: the files before the one that the error names are published (perhaps
     /// not durably), it and those after it are not.
     pub fn commit(mut self) -> Result<Vec<Receipt>> {
@@ -233,8 +235,8 @@ impl<'r> Batch<'r> {
         Ok(())
     }
 
-    /// Measured (`docs/durability.md`): one syncfs is the fastest from two files on ext4 and xfs and from four on
-    /// btrfs, but has no bound when others have dirty data.
+    /// Measured (`docs/durability.md`): one syncfs is the fastest from two files on ext4 and xfs and from
+    /// four on btrfs, but has no bound when others have dirty data.
     fn choose(&self, files: usize, bytes: u64) -> BatchStrategy {
         const FEW: usize = 4;
         /// Of other people's data, this much is worth waiting for whatever the batch holds.

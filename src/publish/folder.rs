@@ -56,8 +56,8 @@ pub struct FolderOptions {
 }
 
 impl FolderOptions {
-    /// Create or replace, fully durable, refusing a symlink at the target; a replaced folder's mode, owner, access
-    /// lists and extended attributes are kept, and what was in it is removed.
+    /// Create or replace, fully durable, refusing a symlink at the target; a replaced folder's mode, owner,
+    /// access lists and extended attributes are kept, and what was in it is removed.
     pub fn new() -> Self {
         Self::default()
     }
@@ -92,8 +92,8 @@ impl FolderOptions {
         self
     }
 
-    /// Keeps the replaced folder at this path (beneath the target's root, on the same mount, and free), instead
-    /// of removing it.
+    /// Keeps the replaced folder at this path (beneath the target's root, on the same mount, and free),
+    /// instead of removing it.
     pub fn keep_old(mut self, path: impl Into<PathBuf>) -> Self {
         self.keep_old = Some(path.into());
         self
@@ -105,8 +105,8 @@ impl FolderOptions {
         self
     }
 
-    /// Begins to publish a folder at `path` beneath `root`: an empty private directory (mode 0700) beside it, to
-    /// be filled through [`PendingFolder::root`] or [`PendingFolder::dir`], then committed.
+    /// Begins to publish a folder at `path` beneath `root`: an empty private directory (mode 0700) beside
+    /// it, to be filled through [`PendingFolder::root`] or [`PendingFolder::dir`], then committed.
     ///
     /// # Errors
     /// Nothing was changed. As [`FileOptions::begin`](super::FileOptions::begin), with
@@ -138,12 +138,12 @@ impl FolderOptions {
         })
     }
 
-    /// Publishes the folder or file `from` beneath `from_root` at `to` beneath `to_root`, on the same mount: it is
-    /// synced whole and moved into place, and what was at `to` is removed afterwards (or kept, see
-    /// [`keep_old`](Self::keep_old)). A file replaces a file and a folder a folder.
+    /// Publishes the folder or file `from` beneath `from_root` at `to` beneath `to_root`, on the same
+    /// mount: it is synced whole and moved into place, and what was at `to` is removed afterwards (or kept,
+    /// see [`keep_old`](Self::keep_old)). A file replaces a file and a folder a folder.
     ///
-    /// The source keeps its own mode, owner and attributes. A kill between the exchange and the removal leaves the
-    /// replaced folder or file at `from`.
+    /// The source keeps its own mode, owner and attributes. A kill between the exchange and the removal
+    /// leaves the replaced folder or file at `from`.
     ///
     /// # Errors
     /// As [`PendingFolder::commit`]; [`ErrorKind::NotFound`]: there is no `from`.
@@ -289,7 +289,8 @@ impl FolderOptions {
         }))
     }
 
-    /// The publication: a rename to a free name, or an exchange. Gives what was there and has the source's name now.
+    /// The publication: a rename to a free name, or an exchange. Gives what was there and has the source's
+    /// name now.
     fn place(
         &self,
         step: &Move<'_>,
@@ -415,17 +416,17 @@ impl PendingFolder<'_> {
         &self.staged.inside
     }
 
-    /// Publishes the folder: every file and directory in it is synced, the folder gets its mode and attributes,
-    /// then its name, the parent is synced, and what was replaced is removed.
+    /// Publishes the folder: every file and directory in it is synced, the folder gets its mode and
+    /// attributes, then its name, the parent is synced, and what was replaced is removed.
     ///
     /// # Errors
     /// With [`DiskState::Unchanged`] the old state is there, and what was staged is removed:
     /// [`ErrorKind::AlreadyExists`], [`ErrorKind::NotFound`], [`ErrorKind::Changed`] as the target says;
     /// [`ErrorKind::Unsupported`]: a folder is to be replaced, and there is no `RENAME_EXCHANGE` here;
-    /// [`ErrorKind::Busy`]: a mount point; [`ErrorKind::LowerLayer`]: an overlayfs folder of a lower layer; a failed sync.
-    /// With [`DiskState::Published`] the new folder is visible: the parent could not be synced, or the old folder
-    /// could not be moved to where it was to be kept. A replaced folder that cannot be removed is no error, but
-    /// [`Note::Left`].
+    /// [`ErrorKind::Busy`]: a mount point; [`ErrorKind::LowerLayer`]: an overlayfs folder of a lower layer;
+    /// a failed sync. With [`DiskState::Published`] the new folder is visible: the parent could not be
+    /// synced, or the old folder could not be moved to where it was to be kept. A replaced folder that
+    /// cannot be removed is no error, but [`Note::Left`].
     pub fn commit(mut self) -> Result<Receipt> {
         match self.try_commit() {
             Ok(receipt) => Ok(receipt),

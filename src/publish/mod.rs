@@ -1,10 +1,10 @@
 //! One file or one folder, atomically: stage, sync, publish, retire.
 //!
 //! A file is written under a temporary name, made durable, and then given its name by one rename, so that
-//! a reader, or a crash, finds the old file or the new one. [`FileOptions`] says what to replace, what to keep
-//! and how durable it must be; [`PendingFile`] is the file while it is written. [`FolderOptions`] does the same
-//! for a whole directory, [`swap`] exchanges any two names, [`Batch`] makes many files durable together, and
-//! [`sweep`] removes what a killed process left.
+//! a reader, or a crash, finds the old file or the new one. [`FileOptions`] says what to replace, what to
+//! keep and how durable it must be; [`PendingFile`] is the file while it is written. [`FolderOptions`] does
+//! the same for a whole directory, [`swap`] exchanges any two names, [`Batch`] makes many files durable
+//! together, and [`sweep`] removes what a killed process left.
 //!
 //! ```
 //! use steadfast::{Root, publish::FileOptions};

@@ -22,7 +22,8 @@ pub enum Target {
     /// Nothing: a taken name is [`ErrorKind::AlreadyExists`].
     CreateNew,
     /// A regular file, which is replaced; a free name is [`ErrorKind::NotFound`]. It is exchanged for the new
-    /// one (`RENAME_EXCHANGE`), which only works if something is there; without that call it is looked at just before.
+    /// one (`RENAME_EXCHANGE`), which only works if something is there; without that call it is looked at
+    /// just before.
     Replace,
     /// This version of a regular file; any other is [`ErrorKind::Changed`]. It is exchanged for the new one,
     /// looked at, and put back if it is another version, so that readers may see the new file for a moment.
@@ -33,8 +34,8 @@ pub enum Target {
 /// What a symlink at the target means. Links further up the path are always followed, beneath the root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SymlinkPolicy {
-    /// Refuse ([`ErrorKind::SymlinkLoop`]): neither the link nor what it points to is touched. The default, for
-    /// only the caller knows which of the two is meant.
+    /// Refuse ([`ErrorKind::SymlinkLoop`]): neither the link nor what it points to is touched. The default,
+    /// for only the caller knows which of the two is meant.
     #[default]
     Refuse,
     /// Publish what the link points to, beneath the root; it need not exist yet.
@@ -87,8 +88,8 @@ pub struct FileOptions {
 }
 
 impl FileOptions {
-    /// Create or replace, fully durable, refusing symlinks, staged beside the target, keeping a replaced file's
-    /// mode, owner, access list and extended attributes.
+    /// Create or replace, fully durable, refusing symlinks, staged beside the target, keeping a replaced
+    /// file's mode, owner, access list and extended attributes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -143,8 +144,8 @@ impl FileOptions {
         self
     }
 
-    /// An extended attribute, such as `user.origin`. A name with a NUL byte is cut there by no one: setting it
-    /// fails the publication with [`ErrorKind::InvalidInput`].
+    /// An extended attribute, such as `user.origin`. A name with a NUL byte is cut there by no one: setting
+    /// it fails the publication with [`ErrorKind::InvalidInput`].
     pub fn xattr(mut self, name: impl AsRef<OsStr>, value: impl Into<Vec<u8>>) -> Self {
         // An empty name is what the kernel refuses as well.
         let name = CString::new(name.as_ref().as_bytes()).unwrap_or_default();
@@ -152,8 +153,8 @@ impl FileOptions {
         self
     }
 
-    /// Makes missing directories on the way, with this mode under the umask, as durable as the file. They stay
-    /// if the publication then fails.
+    /// Makes missing directories on the way, with this mode under the umask, as durable as the file. They
+    /// stay if the publication then fails.
     pub fn create_parents(mut self, mode: Mode) -> Self {
         self.parents = Some(mode);
         self
@@ -219,16 +220,17 @@ impl FileOptions {
     /// [`commit`](PendingFile::commit).
     ///
     /// # Errors
-    /// Nothing was changed. [`ErrorKind::Escape`]: the path leads out of the root. [`ErrorKind::NotFound`]: the parent is
-    /// missing (see [`create_parents`](Self::create_parents)), or the file that was to be replaced.
-    /// [`ErrorKind::AlreadyExists`], [`ErrorKind::Changed`]: the target is not as asked for. [`ErrorKind::IsADirectory`],
-    /// [`ErrorKind::NotAFile`], [`ErrorKind::SymlinkLoop`]: the target is a directory; a FIFO, socket or device; a symlink.
-    /// Else as open(2).
+    /// Nothing was changed. [`ErrorKind::Escape`]: the path leads out of the root. [`ErrorKind::NotFound`]:
+    /// the parent is missing (see [`create_parents`](Self::create_parents)), or the file that was to be
+    /// replaced. [`ErrorKind::AlreadyExists`], [`ErrorKind::Changed`]: the target is not as asked for.
+    /// [`ErrorKind::IsADirectory`], [`ErrorKind::NotAFile`], [`ErrorKind::SymlinkLoop`]: the target is a
+    /// directory; a FIFO, socket or device; a symlink. Else as open(2).
     pub fn begin<'r>(&self, root: &'r Root, path: impl AsRef<Path>) -> Result<PendingFile<'r>> {
         self.start(root, path.as_ref(), true)
     }
 
-    /// `early`: look for a taken name before anything is written, so that a long stream is not refused at its end.
+    /// `early`: look for a taken name before anything is written, so that a long stream is not refused at
+    /// its end.
     fn start<'r>(&self, root: &'r Root, path: &Path, early: bool) -> Result<PendingFile<'r>> {
         if let Some(mode) = self.parents
             && let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty())
@@ -419,8 +421,8 @@ fn join_link(path: &[u8], text: &[u8]) -> Vec<u8> {
     [&path[..parent], text].concat()
 }
 
-/// Publishes `bytes` at `path`, which is resolved as any program would: create or replace, fully durable, with
-/// the default [`FileOptions`] and the path's parent directory as the [`Root`].
+/// Publishes `bytes` at `path`, which is resolved as any program would: create or replace, fully durable,
+/// with the default [`FileOptions`] and the path's parent directory as the [`Root`].
 ///
 /// # Errors
 /// As [`FileOptions::write`].

@@ -17,8 +17,8 @@ pub(super) const REPLACE: &str = "publish file";
 /// A file that is being written and has not been published.
 ///
 /// It is an [`io::Write`], [`io::Read`] and [`io::Seek`] on a temporary that no reader finds. [`commit`]
-/// publishes it; dropping or [`discard`]ing it removes it. After a failed write it cannot be committed, so that
-/// an ignored error never publishes a file that is cut short.
+/// publishes it; dropping or [`discard`]ing it removes it. After a failed write it cannot be committed, so
+/// that an ignored error never publishes a file that is cut short.
 ///
 /// [`commit`]: PendingFile::commit
 /// [`discard`]: PendingFile::discard
@@ -72,11 +72,13 @@ impl<'r> PendingFile<'r> {
     /// Publishes the file: attributes, sync, name, sync of the directory, as the [`FileOptions`] say.
     ///
     /// # Errors
-    /// With [`DiskState::Unchanged`](crate::DiskState::Unchanged) the old state is there and the temporary is gone: a write failed earlier
-    /// ([`ErrorKind::Poisoned`]), length or hash is not as announced ([`ErrorKind::Mismatch`]), an attribute could not
-    /// be set, the disk is full, the name is taken ([`ErrorKind::AlreadyExists`]), the old file is not what was
-    /// expected ([`ErrorKind::Changed`], [`ErrorKind::NotFound`]), the target is a mount point ([`ErrorKind::Busy`]).
-    /// With [`DiskState::Published`](crate::DiskState::Published) the new file is visible, but the directory could not be synced.
+    /// With [`DiskState::Unchanged`](crate::DiskState::Unchanged) the old state is there and the temporary
+    /// is gone: a write failed earlier ([`ErrorKind::Poisoned`]), length or hash is not as announced
+    /// ([`ErrorKind::Mismatch`]), an attribute could not be set, the disk is full, the name is taken
+    /// ([`ErrorKind::AlreadyExists`]), the old file is not what was expected ([`ErrorKind::Changed`],
+    /// [`ErrorKind::NotFound`]), the target is a mount point ([`ErrorKind::Busy`]). With
+    /// [`DiskState::Published`](crate::DiskState::Published) the new file is visible, but the directory
+    /// could not be synced.
     pub fn commit(self) -> Result<Receipt> {
         let ready = self.prepare()?;
         let synced = ready.sync_content();
@@ -147,8 +149,8 @@ impl<'r> PendingFile<'r> {
         let (fd, explicit) = (&self.staged.fd, &self.options.explicit);
         attributes::apply(fd, &self.new, old, preserve, explicit, &mut self.notes)
             .map_err(|(call, e)| fail(call, e))?;
-        // A name first, if it has none: syncing a file without one can cost an ext4 with fast_commit its journal
-        // (`docs/durability.md`).
+        // A name first, if it has none: syncing a file without one can cost an ext4 with fast_commit its
+        // journal (`docs/durability.md`).
         match self.staged.name() {
             Err(Errno::OPNOTSUPP) => self.restage(),
             name => name.map_err(|e| fail("linkat", e)),
@@ -245,7 +247,8 @@ impl Seek for PendingFile<'_> {
 }
 
 impl AsFd for PendingFile<'_> {
-    /// The temporary's descriptor. What is written through it directly is not seen by the check for failed writes.
+    /// The temporary's descriptor. What is written through it directly is not seen by the check for failed
+    /// writes.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.staged.fd.as_fd()
     }

@@ -63,9 +63,9 @@ impl Move<'_> {
 
     /// Gives the name if it is free.
     ///
-    /// Where `RENAME_NOREPLACE` is missing: for a file link(2), which refuses a taken name, then unlink(2) of the
-    /// temporary name; for a directory mkdir(2) of the name as the exclusive claim, then rename(2) over that
-    /// empty directory.
+    /// Where `RENAME_NOREPLACE` is missing: for a file link(2), which refuses a taken name, then unlink(2)
+    /// of the temporary name; for a directory mkdir(2) of the name as the exclusive claim, then rename(2)
+    /// over that empty directory.
     pub(super) fn create_new(&self, notes: &mut Vec<Note>) -> Result<(), Error> {
         match self.rename(RenameFlags::NOREPLACE) {
             Err(Errno::INVAL | Errno::NOSYS) => {}
@@ -117,8 +117,8 @@ impl Move<'_> {
     }
 
     /// Exchanges with what is there, if that may be replaced: looks at it before, so that a refusal
-    /// is not seen by anybody, and at what came out of the exchange, which decides; then the exchange stays or is
-    /// taken back. Afterwards the old thing stands at (`from_dir`, `from`).
+    /// is not seen by anybody, and at what came out of the exchange, which decides; then the exchange stays
+    /// or is taken back. Afterwards the old thing stands at (`from_dir`, `from`).
     pub(super) fn exchange_if(
         &self,
         may_replace: impl Fn(&Metadata) -> bool,
@@ -212,8 +212,8 @@ impl Move<'_> {
         sync_dir(self.operation, self.to_dir).map_err(|e| e.with_path(self.shown))
     }
 
-    /// The error of a rename or link, with the state that the disk is really in: a call that answers an error may
-    /// have been carried out all the same (on network storage), so that is looked up.
+    /// The error of a rename or link, with the state that the disk is really in: a call that answers an
+    /// error may have been carried out all the same (on network storage), so that is looked up.
     fn error(&self, call: &'static str, errno: Errno) -> Error {
         let error = rename_error(self.operation, call, errno, self.to_dir, self.is_dir)
             .with_path(self.shown)

@@ -152,8 +152,8 @@ impl AsFd for Ready<'_> {
     }
 }
 
-/// Removes the replaced file, which stands at the temporary name if it was exchanged. Without an exchange it is
-/// replaced here.
+/// Removes the replaced file, which stands at the temporary name if it was exchanged. Without an exchange
+/// it is replaced here.
 fn retire_file(step: &Move<'_>, found: Exchanged, notes: &mut Vec<Note>) -> Result<()> {
     if matches!(found, Exchanged::Unsupported) {
         notes.push(Note::CheckedNotExchanged);

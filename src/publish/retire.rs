@@ -5,8 +5,8 @@ use crate::root::temp_name;
 use crate::sys::{self, AtFlags, BorrowedFd, Errno, FileId, RenameFlags};
 use crate::tree::{self, RemoveOptions};
 
-/// Removes the file or folder `name`, which must be the one with this identity. `false`: it is another one, which
-/// stays, or not all of it could go.
+/// Removes the file or folder `name`, which must be the one with this identity. `false`: it is another one,
+/// which stays, or not all of it could go.
 ///
 /// It gets a temporary name first, unless it has one, so that a kill leaves what a sweep removes, and nobody
 /// finds half a tree under a name of theirs.
@@ -23,7 +23,8 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &Name, id: FileId) -> bool {
     tree::remove(dir, &aside, &RemoveOptions::new().missing_ok(true)).is_ok()
 }
 
-/// Renames to a temporary name under which a sweeper removes this identity and no other; `None` if it is gone.
+/// Renames to a temporary name under which a sweeper removes this identity and no other; `None` if it is
+/// gone.
 fn move_aside(dir: BorrowedFd<'_>, name: &Name, id: FileId) -> Result<Option<Name>, Errno> {
     let rename = |from: &Name, to: &Name, flags| {
         sys::renameat2(dir, from.as_c_str(), dir, to.as_c_str(), flags)

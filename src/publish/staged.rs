@@ -23,8 +23,8 @@ pub(super) struct Staged<'r> {
 impl<'r> Staged<'r> {
     /// Makes a file that has a temporary name from the start.
     ///
-    /// `mode` is what open(2) is given, so that the umask applies to it; the writer keeps the descriptor open for
-    /// writing until the end, which is what tells a sweeper that it lives.
+    /// `mode` is what open(2) is given, so that the umask applies to it; the writer keeps the descriptor
+    /// open for writing until the end, which is what tells a sweeper that it lives.
     pub(super) fn named(dir: Place<'r>, shown: PathBuf, mode: Mode) -> Result<Self, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         for _ in 0..TRIES {

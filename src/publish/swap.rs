@@ -10,12 +10,12 @@ use std::path::Path;
 
 const SWAP: &str = "swap";
 
-/// Exchanges the names `a` beneath `root_a` and `b` beneath `root_b`, whatever they are: two folders, a folder and
-/// a file, a symlink and a folder. Readers and crashes see both names as they were or both exchanged, and no name
-/// is ever missing (`RENAME_EXCHANGE`, Linux 3.15, and the file system's support).
+/// Exchanges the names `a` beneath `root_a` and `b` beneath `root_b`, whatever they are: two folders, a
+/// folder and a file, a symlink and a folder. Readers and crashes see both names as they were or both
+/// exchanged, and no name is ever missing (`RENAME_EXCHANGE`, Linux 3.15, and the file system's support).
 ///
-/// With [`Durability::Full`] both parent directories are synced. What is *in* two exchanged folders is as durable
-/// as it was; [`tree::sync`](crate::tree::sync) makes it so.
+/// With [`Durability::Full`] both parent directories are synced. What is *in* two exchanged folders is as
+/// durable as it was; [`tree::sync`](crate::tree::sync) makes it so.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`]: no `RENAME_EXCHANGE` here. [`ErrorKind::NotFound`]: one of them is missing.
@@ -84,8 +84,8 @@ fn locate<'r>(root: &'r Root, path: &Path) -> Result<(Place<'r>, Name)> {
     Ok((target.dir, name))
 }
 
-/// Why an exchange was refused. `EINVAL` means that one is inside the other, or that there is no such call here,
-/// which trying it on two files of our own tells.
+/// Why an exchange was refused. `EINVAL` means that one is inside the other, or that there is no such call
+/// here, which trying it on two files of our own tells.
 fn refused(errno: Errno, dir_a: BorrowedFd<'_>, a: &Name, dir_b: BorrowedFd<'_>) -> Error {
     let look = sys::statx(dir_a, a.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
     let is_dir = look.is_ok_and(|m: Metadata| m.is_dir());

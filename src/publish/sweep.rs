@@ -1,9 +1,10 @@
 //! Removing what a killed process left.
 //!
-//! A temporary is known by its name, check digits included, and by a maker that no longer lives. For a file the
-//! kernel says so: it grants a read lease only if nobody has the file open for writing, and who makes one of our
-//! files keeps it open so until it is published. A staged directory is locked with flock(2) by its maker. One
-//! side of an exchange is told by the inode numbers in its name. Age is no proof, and is not asked for.
+//! A temporary is known by its name, check digits included, and by a maker that no longer lives. For a file
+//! the kernel says so: it grants a read lease only if nobody has the file open for writing, and who makes
+//! one of our files keeps it open so until it is published. A staged directory is locked with flock(2) by
+//! its maker. One side of an exchange is told by the inode numbers in its name. Age is no proof, and is not
+//! asked for.
 
 use crate::root::temp_name::{self, TempName};
 use crate::root::{resolve_error, sync_names};
@@ -60,7 +61,8 @@ impl SweepOptions {
 pub enum Kept {
     /// Its maker lives.
     InUse,
-    /// It cannot be proven that its maker is dead: storage shared with other machines, or no leases or locks here.
+    /// It cannot be proven that its maker is dead: storage shared with other machines, or no leases or
+    /// locks here.
     Unprovable,
     /// Another user's, or in a directory that may not be written.
     NotPermitted,
@@ -96,11 +98,13 @@ impl SweepReport {
 
 /// Removes, from the directory `path` beneath `root`, temporaries of this crate whose makers are dead.
 ///
-/// Never a user's own file: see [`Kept`] for what is left alone. It may run beside any number of writers and other
-/// sweeps, and a killed sweep is finished by the next one. The directory is synced if something was removed.
+/// Never a user's own file: see [`Kept`] for what is left alone. It may run beside any number of writers
+/// and other sweeps, and a killed sweep is finished by the next one. The directory is synced if something
+/// was removed.
 ///
 /// # Errors
-/// As open(2) and getdents(2) of the directory, and fsync(2); what happens to a single temporary is in the report.
+/// As open(2) and getdents(2) of the directory, and fsync(2); what happens to a single temporary is in the
+/// report.
 pub fn sweep(root: &Root, path: impl AsRef<Path>, options: &SweepOptions) -> Result<SweepReport> {
     let path = path.as_ref();
     let fail = |e| resolve_error(SWEEP, e, path);
@@ -249,8 +253,8 @@ impl Sweeper<'_> {
         self.unlink(name, meta)
     }
 
-    /// One side of an exchange. It is judged under an exclusive lock of the directory, which whoever may still
-    /// take an exchange back holds shared.
+    /// One side of an exchange. It is judged under an exclusive lock of the directory, which whoever may
+    /// still take an exchange back holds shared.
     fn exchange(
         &self,
         name: &Name,

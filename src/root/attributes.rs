@@ -65,8 +65,8 @@ impl Root {
     /// Durable after [`sync`](Self::sync) of the path.
     ///
     /// # Errors
-    /// As fchmodat(2). [`Unsupported`](crate::ErrorKind::Unsupported): a kernel before 6.6 (fchmodat2) without
-    /// a procfs at `/proc`.
+    /// As fchmodat(2). [`Unsupported`](crate::ErrorKind::Unsupported): a kernel before 6.6 (fchmodat2)
+    /// without a procfs at `/proc`.
     pub fn set_permissions(&self, path: impl AsRef<Path>, mode: Mode) -> Result<()> {
         const OP: &str = "set the permissions of";
         let path = path.as_ref();

@@ -1,8 +1,8 @@
 //! What this kernel, this file system and this process can do in one directory, found out by trying.
 //!
 //! Documents and version numbers do not tell: a filter blocks calls, a FUSE server implements what it likes,
-//! and the answer of a call whose names exist, or are one file, proves nothing. Each feature is tried on fresh
-//! files in a private directory, which is removed again. The trials themselves are in `trial.rs`.
+//! and the answer of a call whose names exist, or are one file, proves nothing. Each feature is tried on
+//! fresh files in a private directory, which is removed again. The trials themselves are in `trial.rs`.
 
 use super::trial;
 use crate::sys::{self, AsFd, BorrowedFd, Errno, FsKind, Metadata};

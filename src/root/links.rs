@@ -89,8 +89,8 @@ impl Root {
     ///
     /// # Errors
     /// As linkat(2). `EEXIST`: the name is taken. `EXDEV` ([`CrossDevice`](crate::ErrorKind::CrossDevice)):
-    /// not on one file system, mount or subvolume. `EPERM`: a directory, no hard links on this file system, or
-    /// (fs.protected_hardlinks) a file of others. `EMLINK`: too many names.
+    /// not on one file system, mount or subvolume. `EPERM`: a directory, no hard links on this file system,
+    /// or (fs.protected_hardlinks) a file of others. `EMLINK`: too many names.
     pub fn hard_link(
         &self,
         from: impl AsRef<Path>,
@@ -141,7 +141,8 @@ impl Root {
     /// Gives the open file `fd` the name `path`: a file from [`tmpfile`](Self::tmpfile), or any file that has
     /// a name. The name appears with all that was written; nothing is replaced.
     ///
-    /// Durable after an fsync of the file **before**, and [`sync_dir`](Self::sync_dir) of the directory after.
+    /// Durable after an fsync of the file **before**, and [`sync_dir`](Self::sync_dir) of the directory
+    /// after.
     ///
     /// # Errors
     /// As linkat(2). `EEXIST`: the name is taken. `ENOENT`: the file has lost its last name, or was opened

@@ -185,11 +185,12 @@ impl Root {
         self.with_options(self.options)
     }
 
-    /// Opens the directory that holds `path`, which is resolved as any program would, as a root, and gives the
-    /// last component of `path`: for callers who start with an ordinary path.
+    /// Opens the directory that holds `path`, which is resolved as any program would, as a root, and gives
+    /// the last component of `path`: for callers who start with an ordinary path.
     ///
     /// # Errors
-    /// As open(2) of the parent; `EINVAL` if the last component is `.`, `..` or missing, or a slash follows it.
+    /// As open(2) of the parent; `EINVAL` if the last component is `.`, `..` or missing, or a slash follows
+    /// it.
     pub fn around(path: impl AsRef<Path>) -> Result<(Self, Name)> {
         let path = path.as_ref();
         let (parent, last, slash) = parent::split(path.as_os_str().as_bytes());

@@ -107,8 +107,8 @@ pub struct Copied {
     pub links_missed: u64,
 }
 
-/// Copies the tree `from_name` in `from` to the name `to_name` in `to`, which must not exist: a directory with
-/// all that is in it, a single file, a symlink.
+/// Copies the tree `from_name` in `from` to the name `to_name` in `to`, which must not exist: a directory
+/// with all that is in it, a single file, a symlink.
 ///
 /// Content is shared with the source where the file system can (`FICLONE`), else copied by the kernel
 /// (copy_file_range(2)), else through a buffer; memory does not depend on sizes. Holes stay holes. Names
@@ -122,10 +122,10 @@ pub struct Copied {
 ///
 /// # Errors
 /// `EEXIST`: the target exists. `ENOENT`: the source does not. `EINVAL`: the target is inside the source.
-/// `EBUSY`: a mount in the source. [`ErrorKind::NotAFile`]: a special file. `EACCES`: a source that may not be
-/// read. `ENOSPC`, `EDQUOT`. [`ErrorKind::Changed`]: a directory was moved away or replaced under the work.
-/// Else as openat(2), write(2), fchown(2), fsetxattr(2) and the calls above. [`path`](Error::path) is the
-/// source's, beginning with `from_name`, and [`other_path`](Error::other_path) the target's.
+/// `EBUSY`: a mount in the source. [`ErrorKind::NotAFile`]: a special file. `EACCES`: a source that may not
+/// be read. `ENOSPC`, `EDQUOT`. [`ErrorKind::Changed`]: a directory was moved away or replaced under the
+/// work. Else as openat(2), write(2), fchown(2), fsetxattr(2) and the calls above. [`path`](Error::path) is
+/// the source's, beginning with `from_name`, and [`other_path`](Error::other_path) the target's.
 ///
 /// After an error the part that was copied is removed again ([`DiskState::Unchanged`]); if that fails too,
 /// [`left_behind`](Error::left_behind) has its name.

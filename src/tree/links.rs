@@ -50,7 +50,8 @@ impl Links {
         self.0.remove(&key);
     }
 
-    /// Makes `name`, in the innermost directory of `to`, a further name of the file's copy; false if it has none.
+    /// Makes `name`, in the innermost directory of `to`, a further name of the file's copy; false if it has
+    /// none.
     ///
     /// The copy is found again by its names from the top, none of which may be a symlink, and must be the
     /// same file; if it is not, that is `ESTALE`.

@@ -229,7 +229,8 @@ pub(super) fn drop_inherited(to: BorrowedFd<'_>) -> Result<(), Refused> {
     Ok(())
 }
 
-/// What an ACL permits the owning group: its own entry, limited by the mask. Nothing, if it is not understood.
+/// What an ACL permits the owning group: its own entry, limited by the mask. Nothing, if it is not
+/// understood.
 ///
 /// Layout: a version in 4 bytes, then entries of tag and permissions in 2 bytes each and an id in 4,
 /// little-endian (linux/posix_acl_xattr.h).

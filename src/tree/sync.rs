@@ -24,7 +24,8 @@ pub enum SyncStrategy {
     Auto,
     /// fsync(2) of every file and directory: waits for nobody else's data, but once for each.
     EachFile,
-    /// One syncfs(2) for the whole file system: the fastest for many files, but it waits for everybody's data.
+    /// One syncfs(2) for the whole file system: the fastest for many files, but it waits for everybody's
+    /// data.
     WholeFileSystem,
 }
 
