@@ -5,6 +5,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod calls;
 mod capabilities;
 mod differential;
+mod mkdirs;
 mod support;
