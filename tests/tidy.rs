@@ -1,4 +1,5 @@
 //! House rules that the compiler does not know, checked on the tree itself.
+#![allow(clippy::unwrap_used)] // Helpers of tests, too, fail by panicking.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -106,7 +106,7 @@ impl FolderOptions {
     }
 
     /// Begins to publish a folder at `path` beneath `root`: an empty private directory (mode 0700) beside
-    /// it, to be filled through [`PendingFolder::root`] or [`PendingFolder::dir`], then committed.
+    /// it, to be filled through [`PendingFolder::root`], then committed.
     ///
     /// # Errors
     /// Nothing was changed. As [`FileOptions::begin`](super::FileOptions::begin), with
