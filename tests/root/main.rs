@@ -10,3 +10,4 @@ mod capabilities;
 mod differential;
 mod mkdirs;
 mod support;
+mod unprivileged;
