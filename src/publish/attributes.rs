@@ -9,7 +9,7 @@
 use super::{Note, acl};
 use crate::Name;
 use crate::sys::{
-    self, AsFd, AtFlags, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Uid, XattrFlags,
+    self, AsFd, AtFlags, BorrowedFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Uid, XattrFlags,
 };
 use crate::sys::{Timespec, Timestamps, UTIME_OMIT};
 use std::ffi::{CStr, CString, OsStr};
@@ -92,7 +92,7 @@ pub(super) struct Explicit {
 }
 
 impl Explicit {
-    fn has_times(&self) -> bool {
+    pub(super) fn has_times(&self) -> bool {
         self.atime.is_some() || self.mtime.is_some()
     }
 }
@@ -199,7 +199,7 @@ fn not_kept(name: &CStr) -> Note {
 
 /// Gives the new file, which has the facts `new`, its attributes.
 pub(super) fn apply(
-    fd: &OwnedFd,
+    fd: BorrowedFd<'_>,
     new: &Metadata,
     old: Option<&Old>,
     preserve: Preserve,
@@ -246,7 +246,7 @@ struct Kept {
 }
 
 fn apply_owner(
-    fd: &OwnedFd,
+    fd: BorrowedFd<'_>,
     new: &Metadata,
     old: Option<&Old>,
     preserve: Preserve,
@@ -299,7 +299,7 @@ fn apply_owner(
 }
 
 fn apply_mode(
-    fd: &OwnedFd,
+    fd: BorrowedFd<'_>,
     new: &Metadata,
     old: Option<&Old>,
     preserve: Preserve,

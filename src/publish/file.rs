@@ -1,22 +1,11 @@
-//! Writing and checking a file's content through its descriptor.
+//! A file's content: from a reader, and checked by its hash.
 
+#[cfg(feature = "sha256")]
 use crate::sys::{self, AsFd, Errno};
 use std::io::{self, Read, Write};
 
 /// Buffer for streams: large enough that a system call's own cost does not show.
 pub(super) const BUFFER: usize = 128 * 1024;
-
-/// Writes all of `bytes` at the descriptor's offset.
-pub(super) fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match sys::write(fd.as_fd(), bytes)? {
-            // A regular file takes something or says why not; a file system that does neither is broken.
-            0 => return Err(Errno::IO),
-            n => bytes = &bytes[n.min(bytes.len())..],
-        }
-    }
-    Ok(())
-}
 
 /// Passes all that a reader gives to a writer.
 pub(super) fn copy_from(reader: &mut dyn Read, writer: &mut dyn Write) -> io::Result<()> {

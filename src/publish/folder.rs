@@ -8,8 +8,8 @@ use super::staged_folder::StagedFolder;
 use super::swap::exchange_missing;
 use super::{Note, Preserve, Receipt, SymlinkPolicy};
 use crate::root::{Access, Last, Place, resolve_error, temp_name};
-use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, FileType, Metadata, Mode, OFlags};
-use crate::tree::{self, SyncStrategy};
+use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, FileType, Metadata, Mode};
+use crate::tree::{self, CopyOptions, SyncStrategy, Watch};
 use crate::{DiskState, Durability, Error, ErrorKind, Name, Result, Root};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -46,13 +46,13 @@ pub enum FolderTarget {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct FolderOptions {
-    target: FolderTarget,
-    durability: Durability,
-    symlink: SymlinkPolicy,
-    preserve: Preserve,
-    explicit: Explicit,
-    keep_old: Option<PathBuf>,
-    sync: SyncStrategy,
+    pub(super) target: FolderTarget,
+    pub(super) durability: Durability,
+    pub(super) symlink: SymlinkPolicy,
+    pub(super) preserve: Preserve,
+    pub(super) explicit: Explicit,
+    pub(super) keep_old: Option<PathBuf>,
+    pub(super) sync: SyncStrategy,
 }
 
 impl FolderOptions {
@@ -138,103 +138,13 @@ impl FolderOptions {
         })
     }
 
-    /// Publishes the folder or file `from` beneath `from_root` at `to` beneath `to_root`, on the same
-    /// mount: it is synced whole and moved into place, and what was at `to` is removed afterwards (or kept,
-    /// see [`keep_old`](Self::keep_old)). A file replaces a file and a folder a folder.
-    ///
-    /// The source keeps its own mode, owner and attributes. A kill between the exchange and the removal
-    /// leaves the replaced folder or file at `from`.
-    ///
-    /// # Errors
-    /// As [`PendingFolder::commit`]; [`ErrorKind::NotFound`]: there is no `from`.
-    pub fn publish(
-        &self,
-        from_root: &Root,
-        from: impl AsRef<Path>,
-        to_root: &Root,
-        to: impl AsRef<Path>,
-    ) -> Result<Receipt> {
-        let (from, to) = (from.as_ref(), to.as_ref());
-        self.move_into_place(from_root, from, to_root, to)
-            .map_err(|e| e.with_default_path(from).with_other(to))
-    }
-
-    fn move_into_place(
-        &self,
-        from_root: &Root,
-        from: &Path,
-        to_root: &Root,
-        to: &Path,
-    ) -> Result<Receipt> {
-        const PUBLISH: &str = "publish";
-        let source = from_root
-            .target(from.as_os_str().as_bytes(), Access::Sync)
-            .map_err(|e| resolve_error(PUBLISH, e, from))?;
-        let Last::Normal(from_name) = &source.last else {
-            return Err(resolve_error(PUBLISH, Errno::BUSY, from));
-        };
-        let look = |e| Error::new(PUBLISH, "statx", e).with_path(from);
-        let meta = sys::statx(&source.dir, from_name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(look)?;
-        let kind = meta.kind();
-        if !matches!(kind, FileType::RegularFile | FileType::Directory) {
-            return Err(Error::of_kind(PUBLISH, ErrorKind::NotAFile).with_path(from));
-        }
-        if source.slash && kind != FileType::Directory {
-            return Err(resolve_error(PUBLISH, Errno::NOTDIR, from));
-        }
-        let target = self.find(to_root, to, kind)?;
-        let keep = self.find_keep(to_root)?;
-        if self.durability.syncs_content() {
-            self.sync_source(source.dir.as_fd(), from_name, kind)
-                .map_err(|e| e.with_default_path(from))?;
-        }
-        let step = Move {
-            operation: PUBLISH,
-            from_dir: source.dir.as_fd(),
-            from: from_name,
-            to_dir: target.dir.as_fd(),
-            to: &target.name,
-            id: meta.id(),
-            is_dir: kind == FileType::Directory,
-            shown: to,
-            same_dir: false,
-        };
-        let mut notes = Vec::new();
-        let replaced = self.place(&step, target.meta.as_ref(), kind, &mut notes)?;
-        if self.durability.syncs_names() {
-            step.sync()?;
-        }
-        if let Some(old) = &replaced {
-            self.retire(&step, old, from, keep.as_ref(), &mut notes)?;
-        }
-        Ok(Receipt {
-            id: meta.id(),
-            replaced,
-            notes,
-        })
-    }
-
-    fn sync_source(&self, dir: BorrowedFd<'_>, name: &Name, kind: FileType) -> Result<()> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let fail = |call, e| Error::new("publish", call, e);
-        if kind == FileType::Directory {
-            let fd = sys::openat(
-                dir,
-                name.as_c_str(),
-                flags | OFlags::DIRECTORY,
-                Mode::empty(),
-            )
-            .map_err(|e| fail("openat", e))?;
-            return tree::sync(&fd, self.sync).map(drop);
-        }
-        let fd = sys::openat(dir, name.as_c_str(), flags, Mode::empty())
-            .map_err(|e| fail("openat", e))?;
-        sys::fsync(&fd).map_err(|e| fail("fsync", e))
-    }
-
     /// Finds where something of this kind goes, and what is there.
-    fn find<'r>(&self, root: &'r Root, path: &Path, kind: FileType) -> Result<Found<'r>> {
+    pub(super) fn find<'r>(
+        &self,
+        root: &'r Root,
+        path: &Path,
+        kind: FileType,
+    ) -> Result<Found<'r>> {
         let fail = |e| resolve_error(FOLDER, e, path);
         let create_new = self.target == FolderTarget::CreateNew;
         // A link takes the name, whatever the policy.
@@ -266,7 +176,7 @@ impl FolderOptions {
     }
 
     /// Finds where the replaced folder is to be kept, and refuses early if that is taken; the rename decides.
-    fn find_keep<'r>(&self, root: &'r Root) -> Result<Option<Keep<'r>>> {
+    pub(super) fn find_keep<'r>(&self, root: &'r Root) -> Result<Option<Keep<'r>>> {
         let Some(path) = &self.keep_old else {
             return Ok(None);
         };
@@ -291,7 +201,7 @@ impl FolderOptions {
 
     /// The publication: a rename to a free name, or an exchange. Gives what was there and has the source's
     /// name now.
-    fn place(
+    pub(super) fn place(
         &self,
         step: &Move<'_>,
         found: Option<&Metadata>,
@@ -347,7 +257,7 @@ impl FolderOptions {
     }
 
     /// Removes what was replaced, which has the source's name now, or moves it to where it is to be kept.
-    fn retire(
+    pub(super) fn retire(
         &self,
         step: &Move<'_>,
         old: &Metadata,
@@ -388,7 +298,7 @@ impl FolderOptions {
 
 /// Where the replaced folder is kept.
 #[derive(Debug)]
-struct Keep<'r> {
+pub(super) struct Keep<'r> {
     dir: Place<'r>,
     name: Name,
     shown: PathBuf,
@@ -445,25 +355,43 @@ impl PendingFolder<'_> {
         self.staged.discard()
     }
 
+    /// Fills the empty folder with a copy of another, and takes over all its attributes.
+    pub(super) fn fill_from(
+        &mut self,
+        from: BorrowedFd<'_>,
+        name: &Name,
+        options: &CopyOptions,
+        watch: &mut Watch<'_>,
+    ) -> Result<()> {
+        let (dir, to) = (self.staged.dir.as_fd(), &self.staged.name);
+        tree::copy_into(from, name, dir, to, options, watch)?;
+        let meta = sys::statx(&self.staged.inside, c"", AtFlags::EMPTY_PATH);
+        let meta = meta.map_err(|e| Error::new(FOLDER, "statx", e))?;
+        self.staged.born_mode = meta.mode();
+        Ok(())
+    }
+
+    pub(super) fn abandon(mut self, error: Error) -> Error {
+        self.staged.abandon(error)
+    }
+
     fn try_commit(&mut self) -> Result<Receipt> {
         let fail = |call, e| Error::new(FOLDER, call, e);
         let fd = self.staged.inside.as_fd();
-        let fd = sys::openat(fd, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
-            .map_err(|e| fail("openat", e))?;
         if self.options.durability.syncs_content() {
-            tree::sync(&fd, self.options.sync).map_err(|e| e.with_operation(FOLDER))?;
+            tree::sync(fd, self.options.sync).map_err(|e| e.with_operation(FOLDER))?;
         }
-        let new = sys::statx(&fd, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;
+        let new = sys::statx(fd, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;
         // The mode that mkdir(2) gave, if nothing else says which.
         let mut explicit = self.options.explicit.clone();
         if explicit.mode.is_none() && (self.old.is_none() || !self.options.preserve.mode) {
             explicit.mode = Some(self.staged.born_mode);
         }
         let (old, preserve) = (self.old.as_ref(), self.options.preserve);
-        attributes::apply(&fd, &new, old, preserve, &explicit, &mut self.notes)
+        attributes::apply(fd, &new, old, preserve, &explicit, &mut self.notes)
             .map_err(|(call, e)| fail(call, e))?;
         if self.options.durability.syncs_content() {
-            sys::fsync(&fd).map_err(|e| fail("fsync", e))?;
+            sys::fsync(fd).map_err(|e| fail("fsync", e))?;
         }
         let mut held = None;
         if self.found.is_some() || self.keep.is_some() {

@@ -31,6 +31,7 @@
 mod acl;
 mod attributes;
 mod batch;
+mod existing;
 mod file;
 mod folder;
 mod options;

@@ -5,7 +5,9 @@ use super::pending::{PendingFile, REPLACE, To};
 use super::staged::Staged;
 use super::{Note, Receipt, Version, file};
 use crate::root::{Access, Last, Place, resolve_error};
-use crate::sys::{self, AtFlags, Errno, FileType, Gid, Metadata, Mode, OFlags, Timespec, Uid};
+use crate::sys::{
+    self, AsFd, AtFlags, Errno, FileType, Gid, Metadata, Mode, OFlags, Timespec, Uid,
+};
 use crate::{Durability, Error, ErrorKind, Name, Result, Root};
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read, Write};
@@ -82,6 +84,8 @@ pub struct FileOptions {
     pub(super) preserve: Preserve,
     pub(super) explicit: Explicit,
     pub(super) parents: Option<Mode>,
+    /// It is created for us alone, whatever mode it ends with.
+    pub(super) private: bool,
     pub(super) expect_len: Option<u64>,
     #[cfg(feature = "sha256")]
     pub(super) expect_sha256: Option<[u8; 32]>,
@@ -216,6 +220,33 @@ impl FileOptions {
         self.write_with(root, path, |pending| file::copy_from(&mut reader, pending))
     }
 
+    /// Publishes the content of an open file, from its start: shared with it where the file system can (`FICLONE`),
+    /// else copied by the kernel, else through a buffer; holes stay holes. Of its attributes none is taken over. The
+    /// descriptor's offset moves.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); `EINVAL` or `EISDIR` for what cannot be read.
+    pub fn copy_from(
+        &self,
+        root: &Root,
+        path: impl AsRef<Path>,
+        from: impl AsFd,
+    ) -> Result<Receipt> {
+        let path = path.as_ref();
+        let fail = |e| Error::new(REPLACE, "lseek", e).with_path(path);
+        sys::seek(&from, io::SeekFrom::Start(0)).map_err(fail)?;
+        let mut pending = self.begin(root, path)?;
+        match pending.take_content(from.as_fd()) {
+            Ok(()) => pending.commit(),
+            Err(error) => Err(pending.abandon(error)),
+        }
+    }
+
+    /// Whether the new file gets times other than those of its writing.
+    pub(super) fn sets_times(&self) -> bool {
+        self.preserve.times || self.explicit.has_times()
+    }
+
     /// Begins to publish at `path` beneath `root`: write to what this gives, then
     /// [`commit`](PendingFile::commit).
     ///
@@ -271,7 +302,8 @@ impl FileOptions {
         }
         // What takes over or is given a mode starts out closed; what does not is created as open(2) does, so
         // that umask and default access list apply.
-        let closed = self.explicit.mode.is_some() || (old.is_some() && self.preserve.mode);
+        let closed =
+            self.private || self.explicit.mode.is_some() || (old.is_some() && self.preserve.mode);
         let mode = Mode::from_raw_mode(if closed { 0o600 } else { 0o666 });
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         let to = |dir| To {

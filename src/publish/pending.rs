@@ -5,11 +5,13 @@ use super::options::FileOptions;
 use super::ready::Ready;
 use super::staged::Staged;
 use super::version::Identity;
-use super::{Note, Receipt, file};
+use super::{Note, Receipt};
 use crate::root::Place;
-use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, Metadata};
+use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, Metadata, Mode};
+use crate::tree;
 use crate::{Error, ErrorKind, Name, Result};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 pub(super) const REPLACE: &str = "publish file";
@@ -146,7 +148,7 @@ impl<'r> PendingFile<'r> {
         }
         self.check_content()?;
         let (old, preserve) = (self.old.as_ref(), self.options.preserve);
-        let (fd, explicit) = (&self.staged.fd, &self.options.explicit);
+        let (fd, explicit) = (self.staged.fd.as_fd(), &self.options.explicit);
         attributes::apply(fd, &self.new, old, preserve, explicit, &mut self.notes)
             .map_err(|(call, e)| fail(call, e))?;
         // A name first, if it has none: syncing a file without one can cost an ext4 with fast_commit its
@@ -168,8 +170,8 @@ impl<'r> PendingFile<'r> {
         }
         #[cfg(feature = "sha256")]
         if let Some(want) = self.options.expect_sha256 {
-            let found =
-                file::sha256_of(&self.staged.fd).map_err(|e| Error::new(REPLACE, "pread64", e))?;
+            let found = super::file::sha256_of(&self.staged.fd)
+                .map_err(|e| Error::new(REPLACE, "pread64", e))?;
             if found != want {
                 return Err(mismatch("its SHA-256 differs".to_owned()));
             }
@@ -177,41 +179,51 @@ impl<'r> PendingFile<'r> {
         Ok(())
     }
 
-    /// Copies an unnamed file that cannot get a name here (no `AT_EMPTY_PATH`, no procfs) into a named one.
+    /// Copies an unnamed file that cannot get a name here (no `AT_EMPTY_PATH`, no procfs) into a named one, content
+    /// and attributes.
     fn restage(&mut self) -> Result<Name> {
         let fail = |call, e| Error::new(REPLACE, call, e);
         let dir = self.staged.dir.as_fd().try_clone_to_owned();
         let dir = dir.map_err(|e| fail("fcntl", crate::root::errno_of(&e)))?;
-        let mode = self.new.mode();
-        let mut named = Staged::named(Place::Below(dir), self.staged.folder(), mode)
-            .map_err(|e| fail("openat", e))?;
-        let mut buf = vec![0; file::BUFFER];
-        let mut at = 0;
-        loop {
-            match sys::pread(&self.staged.fd, &mut buf, at).map_err(|e| fail("pread64", e))? {
-                0 => break,
-                n => {
-                    file::write_all(&named.fd, &buf[..n]).map_err(|e| fail("write", e))?;
-                    at += n as u64;
-                }
-            }
-        }
-        self.notes.push(Note::StagedByName);
-        self.new = sys::statx(&named.fd, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;
-        let (old, preserve) = (self.old.as_ref(), self.options.preserve);
-        let mut again = Vec::new();
-        attributes::apply(
-            &named.fd,
-            &self.new,
-            old,
-            preserve,
-            &self.options.explicit,
-            &mut again,
+        let mut named = Staged::named(
+            Place::Below(dir),
+            self.staged.folder(),
+            Mode::RUSR | Mode::WUSR,
         )
-        .map_err(|(call, e)| fail(call, e))?;
+        .map_err(|e| fail("openat", e))?;
+        sys::seek(&self.staged.fd, SeekFrom::Start(0)).map_err(|e| fail("lseek", e))?;
+        let preserve = tree::Preserve {
+            times: self.options.sets_times(),
+            ..Default::default()
+        };
+        let (from, to) = (self.staged.fd.as_fd(), named.fd.as_fd());
+        let watch: &mut tree::Watch<'_> = &mut |_| ControlFlow::Continue(());
+        tree::copy_file(from, to, preserve, watch).map_err(|e| e.with_operation(REPLACE))?;
+        self.notes.push(Note::StagedByName);
+        self.new = sys::statx(to, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;
         let name = named.name().map_err(|e| fail("linkat", e))?;
         self.staged = named;
         Ok(name)
+    }
+
+    /// The content of another file.
+    pub(super) fn take_content(&mut self, from: BorrowedFd<'_>) -> Result<()> {
+        let watch: &mut tree::Watch<'_> = &mut |_| ControlFlow::Continue(());
+        tree::copy_content(from, self.staged.fd.as_fd(), watch)
+            .map(drop)
+            .map_err(|e| e.with_operation(REPLACE))
+    }
+
+    /// Content and attributes of another file.
+    pub(super) fn take_all(
+        &mut self,
+        from: BorrowedFd<'_>,
+        watch: &mut tree::Watch<'_>,
+    ) -> Result<()> {
+        let (to, preserve) = (self.staged.fd.as_fd(), tree::Preserve::default());
+        tree::copy_file(from, to, preserve, watch)
+            .map(drop)
+            .map_err(|e| e.with_operation(REPLACE))
     }
 
     fn note_write<T>(&mut self, done: std::result::Result<T, Errno>) -> io::Result<T> {

@@ -29,7 +29,7 @@ pub use name::Name;
 pub use resolve::bare;
 
 pub(crate) use dir::errno_of;
-pub(crate) use parent::{Access, Last, Place};
+pub(crate) use parent::{Access, Last, Place, Target};
 pub(crate) use sync::sync_names;
 
 use crate::sys::{self, AsFd, BorrowedFd, Errno, Mode, OFlags, OwnedFd, ResolveFlags};

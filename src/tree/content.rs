@@ -176,7 +176,7 @@ impl Copier {
                 if got == 0 {
                     break;
                 }
-                write_all(to, &self.buf[..got])?;
+                write_all(to, &self.buf[..got]).map_err(|e| Failure::Call("write", e))?;
                 got
             } else {
                 match sys::copy_file_range(from, to, want) {
@@ -210,13 +210,13 @@ fn tell(step: &mut dyn FnMut(u64) -> ControlFlow<()>, n: u64) -> Result<(), Fail
     }
 }
 
-fn write_all(to: BorrowedFd<'_>, mut rest: &[u8]) -> Result<(), Failure> {
+/// Writes all of `rest` at the descriptor's offset.
+fn write_all(to: BorrowedFd<'_>, mut rest: &[u8]) -> Result<(), Errno> {
     while !rest.is_empty() {
-        match sys::write(to, rest) {
+        match sys::write(to, rest)? {
             // A file that takes nothing and says no error has no room.
-            Ok(0) => return Err(Failure::Call("write", Errno::NOSPC)),
-            Ok(n) => rest = &rest[n..],
-            Err(e) => return Err(Failure::Call("write", e)),
+            0 => return Err(Errno::NOSPC),
+            n => rest = rest.get(n..).unwrap_or_default(),
         }
     }
     Ok(())

@@ -159,6 +159,62 @@ pub fn copy_watched(
     Work::new(to.as_fd(), to_name, options, watch).run(walk, None)
 }
 
+/// [`copy_watched`] into the empty directory `to_name`, which the caller has made and removes after an error.
+/// It gets the attributes of the source.
+pub(crate) fn copy_into(
+    from: BorrowedFd<'_>,
+    from_name: &Name,
+    to: BorrowedFd<'_>,
+    to_name: &Name,
+    options: &CopyOptions,
+    watch: &mut Watch<'_>,
+) -> Result<Copied> {
+    let walk = Walk::new(from, from_name)?;
+    let mut work = Work::new(to, to_name, options, watch);
+    work.existing = true;
+    work.run(walk, None)
+}
+
+/// Copies content and attributes of the regular file `from` to the empty file `to`, which the caller removes
+/// after an error. Both stand at their start.
+pub(crate) fn copy_file(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    preserve: Preserve,
+    watch: &mut Watch<'_>,
+) -> Result<Copied> {
+    let fail = |(call, e)| Error::new(OPERATION, call, e);
+    let meta = look(from).map_err(|e| fail(("statx", e)))?;
+    let mut done = copy_content(from, to, watch)?;
+    drop_inherited(to).map_err(fail)?;
+    let missed = carry(from, &meta, to, preserve).map_err(fail)?;
+    done.owners_missed = missed.owner.into();
+    done.xattrs_missed = missed.xattrs;
+    Ok(done)
+}
+
+/// [`copy_file`] without the attributes.
+pub(crate) fn copy_content(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    watch: &mut Watch<'_>,
+) -> Result<Copied> {
+    let fail = |call, e| Error::new(OPERATION, call, e);
+    let meta = look(from).map_err(|e| fail("statx", e))?;
+    let mut done = Copied::default();
+    let copied = Copier::default().copy(from, &meta, to, &mut |n| {
+        done.bytes += n;
+        watch(&progress(&done))
+    });
+    match copied {
+        Ok(content) => done.changed = content.changed.into(),
+        Err(Failure::Call(call, e)) => return Err(fail(call, e)),
+        Err(Failure::Cancelled) => return Err(Error::of_kind(OPERATION, ErrorKind::Cancelled)),
+    }
+    done.files = 1;
+    Ok(done)
+}
+
 /// [`copy_watched`] of a directory that is open.
 pub(super) fn copy_dir(
     from: BorrowedFd<'_>,
@@ -183,6 +239,8 @@ struct Work<'a, 'w> {
     copier: Copier,
     done: Copied,
     made: Made,
+    /// The top directory was there before, and is not ours to remove.
+    existing: bool,
     /// Who owns what this process creates here: known from the first directory, checked in the first thing
     /// made inside it. A directory of somebody else's is not the one that was made.
     creator: Option<Uid>,
@@ -230,6 +288,7 @@ impl<'a, 'w> Work<'a, 'w> {
             copier: Copier::default(),
             done: Copied::default(),
             made: Made::Nothing,
+            existing: false,
             creator: None,
         }
     }
@@ -310,9 +369,11 @@ impl<'a, 'w> Work<'a, 'w> {
             ));
         }
         let top = self.to.depth() == 0;
-        self.created(
-            sys::mkdirat(self.to.fd(), name.as_c_str(), Mode::RWXU).map_err(|e| ("mkdirat", e)),
-        )?;
+        if !(top && self.existing) {
+            self.created(
+                sys::mkdirat(self.to.fd(), name.as_c_str(), Mode::RWXU).map_err(|e| ("mkdirat", e)),
+            )?;
+        }
         let fd = self
             .to
             .open_in(name.as_c_str(), READ_DIR, Mode::empty())
@@ -627,6 +688,9 @@ impl<'a, 'w> Work<'a, 'w> {
     #[cold]
     fn clean_up(&mut self, error: Error) -> Error {
         let made = std::mem::replace(&mut self.made, Made::Finished);
+        if self.existing {
+            return error;
+        }
         if made == Made::Nothing {
             // A creation that met a device error may have been done.
             let creating = matches!(
@@ -665,7 +729,7 @@ impl<'a, 'w> Work<'a, 'w> {
 impl Drop for Work<'_, '_> {
     fn drop(&mut self) {
         // Only when the caller's callback panics: nobody is there to be told of an error.
-        if !matches!(self.made, Made::Finished | Made::Nothing) {
+        if !self.existing && !matches!(self.made, Made::Finished | Made::Nothing) {
             let _ = self.remove_made(self.made);
         }
     }

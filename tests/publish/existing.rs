@@ -1,0 +1,127 @@
+//! Copies that are published, and what they take along.
+
+use crate::{common, names, no_exchange};
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use steadfast::publish::{FileOptions, FolderOptions, Note, Staging};
+use steadfast::sys::{Errno, hook};
+use steadfast::tree::{CopyOptions, Progress};
+use steadfast::{DiskState, ErrorKind, Root};
+
+fn go_on(_: &Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn a_copy_is_published_and_the_source_stays() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let at = |name: &str| tmp.path().join(name);
+    fs::create_dir_all(at("src/sub")).unwrap();
+    fs::write(at("src/sub/f"), "text").unwrap();
+    fs::hard_link(at("src/sub/f"), at("src/g")).unwrap();
+    symlink("sub/f", at("src/l")).unwrap();
+    fs::set_permissions(at("src"), fs::Permissions::from_mode(0o2711)).unwrap();
+    let copy = |from, to| {
+        let options = CopyOptions::new();
+        FolderOptions::new().copy(&root, from, &root, to, &options, &mut go_on)
+    };
+    copy("src", "dst").unwrap();
+    // Over an existing one, with another mode.
+    fs::set_permissions(at("dst"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(at("dst/stale"), "").unwrap();
+    if !no_exchange() {
+        copy("src", "dst").unwrap();
+        assert_eq!(names(&at("dst")), ["g", "l", "sub"]);
+        assert_eq!(fs::metadata(at("dst")).unwrap().mode() & 0o7777, 0o2711);
+        assert_eq!(fs::metadata(at("dst/g")).unwrap().nlink(), 2);
+        assert_eq!(fs::read_link(at("dst/l")).unwrap().to_str(), Some("sub/f"));
+    }
+    assert_eq!(names(tmp.path()), ["dst", "src"]);
+
+    fs::write(at("a"), "secret").unwrap();
+    fs::set_permissions(at("a"), fs::Permissions::from_mode(0o4751)).unwrap();
+    for _ in 0..2 {
+        copy("a", "b").unwrap();
+        assert_eq!(fs::read_to_string(at("b")).unwrap(), "secret");
+        assert_eq!(fs::metadata(at("b")).unwrap().mode() & 0o7777, 0o4751);
+    }
+    assert_eq!(names(tmp.path()), ["a", "b", "dst", "src"]);
+}
+
+#[test]
+fn a_cancelled_copy_leaves_nothing() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::create_dir(tmp.path().join("src")).unwrap();
+    for n in 0..10 {
+        fs::write(tmp.path().join(format!("src/{n}")), "x").unwrap();
+    }
+    let stop = &mut |p: &Progress| {
+        if p.files < 5 {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    };
+    let error = FolderOptions::new()
+        .copy(&root, "src", &root, "dst", &CopyOptions::new(), stop)
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.disk_state()),
+        (ErrorKind::Cancelled, DiskState::Unchanged)
+    );
+    let stop = &mut |_: &Progress| ControlFlow::Break(());
+    let error = FolderOptions::new()
+        .copy(&root, "src/1", &root, "dst", &CopyOptions::new(), stop)
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.disk_state()),
+        (ErrorKind::Cancelled, DiskState::Unchanged)
+    );
+    assert_eq!(names(tmp.path()), ["src"]);
+}
+
+#[test]
+fn the_content_of_an_open_file_with_attributes_of_its_own() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::write(tmp.path().join("a"), vec![7; 300_000]).unwrap();
+    fs::set_permissions(tmp.path().join("a"), fs::Permissions::from_mode(0o777)).unwrap();
+    let file = fs::File::open(tmp.path().join("a")).unwrap();
+    let options = FileOptions::new().mode(steadfast::sys::Mode::from_raw_mode(0o640));
+    options.copy_from(&root, "b", &file).unwrap();
+    assert_eq!(fs::read(tmp.path().join("b")).unwrap(), vec![7; 300_000]);
+    assert_eq!(
+        fs::metadata(tmp.path().join("b")).unwrap().mode() & 0o7777,
+        0o640
+    );
+    let dir = fs::File::open(tmp.path()).unwrap();
+    assert!(options.copy_from(&root, "c", &dir).is_err());
+    assert_eq!(names(tmp.path()), ["a", "b"]);
+}
+
+#[test]
+fn an_unnamed_file_that_cannot_get_a_name_is_copied_into_a_named_one() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::write(tmp.path().join("f"), "old").unwrap();
+    fs::set_permissions(tmp.path().join("f"), fs::Permissions::from_mode(0o4750)).unwrap();
+    let off = [
+        ("linkat(AT_EMPTY_PATH)", Errno::NOENT),
+        ("linkat(/proc/self/fd)", Errno::NOENT),
+    ];
+    let off = [&off[..], &[("fstatfs", Errno::NOSYS)]].concat();
+    hook::deny(&off, || {
+        let options = FileOptions::new().staging(Staging::Unnamed);
+        let receipt = options.write(&root, "f", "new").unwrap();
+        assert!(receipt.notes().contains(&Note::StagedByName), "{receipt:?}");
+    });
+    assert_eq!(fs::read_to_string(tmp.path().join("f")).unwrap(), "new");
+    assert_eq!(
+        fs::metadata(tmp.path().join("f")).unwrap().mode() & 0o7777,
+        0o4750
+    );
+    assert_eq!(names(tmp.path()), ["f"]);
+}
