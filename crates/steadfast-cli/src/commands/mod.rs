@@ -1,0 +1,108 @@
+//! One file for each verb: arguments to library calls, library answers to reports.
+
+mod completions;
+mod copy;
+mod cp;
+mod doctor;
+mod lookup;
+mod man;
+mod publish;
+mod rm;
+mod swap;
+mod sweep;
+mod sync;
+mod write;
+
+use crate::args::{Command, DurabilityArg, ParentsArg, RootArg};
+use crate::output::{Failure, Report, Ui};
+use crate::place::{Place, split};
+use std::path::Path;
+use steadfast::publish::{Note, Receipt};
+
+/// What a command comes to.
+pub(crate) type Done = Result<Report, Failure>;
+
+/// Runs a command.
+pub(crate) fn run(command: Command, ui: &Ui) -> Done {
+    match command {
+        Command::Write(args) => write::run(&args, ui),
+        Command::Swap(args) => swap::run(&args),
+        Command::Publish(args) => publish::run(&args, ui),
+        Command::Rm(args) => rm::run(&args, ui),
+        Command::Cp(args) => cp::run(&args, ui),
+        Command::Sync(args) => sync::run(&args, ui),
+        Command::Sweep(args) => sweep::run(&args),
+        Command::Lookup(args) => lookup::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Man(args) => man::run(&args),
+    }
+}
+
+/// The place of a target, with the directories on the way made if that was asked for.
+fn making(
+    root: &RootArg,
+    parents: ParentsArg,
+    given: &Path,
+    durability: DurabilityArg,
+) -> Result<Place, Failure> {
+    let Some(mode) = parents.mode() else {
+        return Place::find(root, given);
+    };
+    let place = Place::find_far(root, given)?;
+    let (parent, _) = split(&place.path);
+    if parent != Path::new(".") {
+        place
+            .root
+            .create_dir_all(parent, mode, durability.get())
+            .map_err(|e| place.fail(e, &[]))?;
+    }
+    Ok(place)
+}
+
+/// What a publication did to the name.
+fn verb(receipt: &Receipt) -> &'static str {
+    match receipt.replaced() {
+        Some(_) => "replaced",
+        None => "created",
+    }
+}
+
+/// Adds what a receipt says.
+fn described(report: Report, receipt: &Receipt, place: &Place) -> Report {
+    let id = receipt.id();
+    let mut report = report
+        .with("replaced", receipt.replaced().is_some())
+        .with("device", id.dev)
+        .with("inode", id.ino);
+    report.notes = receipt.notes().iter().map(|n| words(n, place)).collect();
+    report
+}
+
+/// A note of the library as a sentence.
+fn words(note: &Note, place: &Place) -> String {
+    match note {
+        Note::OwnerNotKept => "the old file's owner could not be kept".into(),
+        Note::GroupNotKept => {
+            "the old file's group could not be kept; the group has only everybody's rights".into()
+        }
+        Note::AttributeNotKept(name) => {
+            format!("the old file's extended attribute {name:?} could not be kept")
+        }
+        Note::AclNotKept => {
+            "the old file's access control list could not be kept; no right was widened".into()
+        }
+        Note::LinksCut(n) => format!("the old file has {n} further names, which keep its content"),
+        Note::StagedByName => "O_TMPFILE is missing here: a named temporary was used".into(),
+        Note::NoReplaceByLink => "RENAME_NOREPLACE is missing here: link was used".into(),
+        Note::CheckedNotExchanged => {
+            "RENAME_EXCHANGE is missing here: the old file was checked just before it was replaced"
+                .into()
+        }
+        Note::Left(path) => {
+            let path = place.prefix.join(path);
+            format!("the temporary {path:?} could not be removed; steadfast sweep removes it")
+        }
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,50 @@
+//! `publish`: a finished file or folder takes the place of another.
+
+use super::{Done, copy, described, making, verb};
+use crate::args::PublishArgs;
+use crate::output::{Failure, Report, Ui, shown};
+use crate::place::Place;
+use steadfast::publish::{FolderOptions, FolderTarget};
+
+/// One publication, of the thing itself or of a copy.
+pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Done {
+    let src = Place::find(&args.root, &args.src)?;
+    let (dst, keep) = match &args.keep_old {
+        None => (
+            making(&args.root, args.parents, &args.dst, args.durability)?,
+            None,
+        ),
+        Some(keep) => {
+            making(&args.root, args.parents, &args.dst, args.durability)?;
+            // Both names are resolved beneath one root: without one given, that is "/".
+            let dst = Place::wide(&args.root, &args.dst)?;
+            (dst, Some(Place::wide(&args.root, keep)?))
+        }
+    };
+    let mut options = FolderOptions::new()
+        .durability(args.durability.get())
+        .symlink(args.symlink.get());
+    if args.no_replace {
+        options = options.target(FolderTarget::CreateNew);
+    }
+    if let Some(keep) = &keep {
+        options = options.keep_old(&keep.path);
+    }
+    if args.copy {
+        return copy::publish(&src, &dst, &options, ui);
+    }
+    let receipt = options
+        .publish(&src.root, &src.path, &dst.root, &dst.path)
+        .map_err(|e| {
+            let mut places = vec![&dst, &src];
+            places.extend(&keep);
+            Failure::of(e, &places)
+        })?;
+    let mut report = Report::done([format!("{} {}", verb(&receipt), shown(&args.dst))])
+        .with_path("src", &args.src)
+        .with_path("dst", &args.dst);
+    if let Some(keep) = &args.keep_old {
+        report = report.with_path("kept_old", keep);
+    }
+    Ok(described(report, &receipt, &dst))
+}

@@ -1,0 +1,70 @@
+//! `sync`: what is there goes to the disk.
+
+use super::Done;
+use crate::args::SyncArgs;
+use crate::output::{Failure, Report, Ui, path_values, shown};
+use crate::place::Place;
+use crate::progress::Watcher;
+use crate::signals;
+use std::path::{Path, PathBuf};
+use steadfast::ErrorKind;
+use steadfast::tree::{self, SyncStrategy, Synced};
+
+/// Syncs each path. One failure does not keep the others from being tried.
+pub(crate) fn run(args: &SyncArgs, ui: &Ui) -> Done {
+    let mut watcher = Watcher::new(ui, "syncing");
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    let (mut files, mut dirs) = (0, 0);
+    for path in &args.paths {
+        if let Some(signal) = signals::pending() {
+            failures.push(Failure::interrupted("sync", path, signal));
+            break;
+        }
+        match one(args, path, &mut watcher) {
+            Ok(synced) => {
+                done.push(path.clone());
+                files += synced.files;
+                dirs += synced.dirs;
+            }
+            Err(failure) => failures.push(failure),
+        }
+    }
+    drop(watcher);
+    let synced: Vec<_> = done.iter().map(PathBuf::as_path).collect();
+    match Failure::several(failures, &synced) {
+        Some(failure) => Err(failure),
+        None => Ok(
+            Report::done(done.iter().map(|p| format!("synced {}", shown(p))))
+                .with("synced", path_values(&done))
+                .with("files", files)
+                .with("folders", dirs),
+        ),
+    }
+}
+
+fn one(args: &SyncArgs, path: &Path, watcher: &mut Watcher) -> Result<Synced, Failure> {
+    let place = Place::find(&args.root, path)?;
+    let fail = |e| place.fail(e, &[]);
+    let synced = match place.root.open_dir(&place.path) {
+        Ok(dir) => {
+            let strategy = SyncStrategy::default();
+            let below = place.prefix.join(&place.path);
+            tree::sync_watched(&dir, strategy, &mut |p| watcher.step(p))
+                .map_err(|e| fail(e.map_paths(|p| below.join(p))))?
+        }
+        Err(e) if e.kind() == ErrorKind::NotADirectory => {
+            place.root.sync(&place.path).map_err(fail)?;
+            Synced::default()
+        }
+        Err(e) => return Err(fail(e)),
+    };
+    match place.root.split(&place.path) {
+        Ok((parent, _)) => parent
+            .sync()
+            .map_err(|e| fail(e.map_paths(|_| path.into())))?,
+        // "." and "/" have no name to make durable.
+        Err(e) if e.kind() == ErrorKind::InvalidInput => {}
+        Err(e) => return Err(fail(e)),
+    }
+    Ok(synced)
+}

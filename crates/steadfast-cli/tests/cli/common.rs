@@ -1,0 +1,127 @@
+//! Running the command and looking at what it said.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::process::{Child, Command, Output, Stdio};
+
+/// A fresh directory below `STEADFAST_TEST_DIR`, or below the system's place for temporary files.
+pub(crate) fn dir() -> tempfile::TempDir {
+    let base = std::env::var_os("STEADFAST_TEST_DIR")
+        .map_or_else(std::env::temp_dir, std::path::PathBuf::from);
+    tempfile::TempDir::with_prefix_in("cli-", base).unwrap()
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// Fails unless the exit code is this one.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+
+    /// The one JSON object on stdout.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        parse(&self.stdout)
+    }
+
+    /// The one JSON object on stderr.
+    #[track_caller]
+    pub(crate) fn error(&self) -> serde_json::Value {
+        assert_eq!(self.stdout, "", "a failure says nothing on stdout");
+        let error = parse(&self.stderr);
+        assert_eq!(error["exit_code"], self.code, "{self:#?}");
+        error
+    }
+}
+
+#[track_caller]
+fn parse(text: &str) -> serde_json::Value {
+    assert_eq!(text.lines().count(), 1, "one object on one line: {text:?}");
+    let value: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert!(value.is_object(), "{text}");
+    value
+}
+
+/// The command, in `dir`, with nothing of the environment that changes its words.
+pub(crate) fn steadfast(dir: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.current_dir(dir);
+    for name in ["NO_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "COLUMNS", "TERM"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs with these arguments and nothing on stdin.
+pub(crate) fn run<S: AsRef<OsStr>>(
+    dir: &std::path::Path,
+    args: impl IntoIterator<Item = S>,
+) -> Ran {
+    run_with(dir, args, b"")
+}
+
+/// Runs with these arguments and this on stdin.
+pub(crate) fn run_with<S: AsRef<OsStr>>(
+    dir: &std::path::Path,
+    args: impl IntoIterator<Item = S>,
+    stdin: &[u8],
+) -> Ran {
+    let mut child = spawn(steadfast(dir).args(args));
+    let mut pipe = child.stdin.take().unwrap();
+    let stdin = stdin.to_vec();
+    let feeder = std::thread::spawn(move || {
+        // A command that fails early need not read everything.
+        let _ = pipe.write_all(&stdin);
+    });
+    let ran = ended(child);
+    feeder.join().unwrap();
+    ran
+}
+
+/// Starts a command with pipes all around.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for a child. Nothing ever shows a stack trace.
+pub(crate) fn ended(child: Child) -> Ran {
+    ran(&child.wait_with_output().unwrap())
+}
+
+/// What an output says.
+pub(crate) fn ran(output: &Output) -> Ran {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let ran = Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    };
+    for word in ["panicked", "RUST_BACKTRACE", "internal error"] {
+        assert!(!ran.stderr.contains(word), "{ran:#?}");
+    }
+    ran
+}
+
+/// The names in a directory, sorted: what was left there.
+pub(crate) fn names(dir: &std::path::Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,184 @@
+//! The command stopped, or refused by the kernel, at each of its system calls: the exit code tells the truth
+//! about the disk, and what a kill leaves is swept. Needs the test seam in the binary (feature `_hook`).
+
+use crate::common::{Ran, dir, names, ran, spawn, steadfast};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+/// More calls than any command here makes.
+const MANY: u32 = 2000;
+
+/// Runs with a plan for the test seam. The exit code is -1 if the plan stopped the process.
+fn planned(d: &Path, plan: &str, args: &[&str]) -> Ran {
+    let mut child = spawn(steadfast(d).args(args).env("STEADFAST_HOOK", plan));
+    // A process that was stopped reads nothing.
+    let _ = child.stdin.take().unwrap().write_all(b"new");
+    ran(&child.wait_with_output().unwrap())
+}
+
+/// Whether the binary heeds a plan at all.
+fn seam(test: &str) -> bool {
+    let dir = dir();
+    let stopped = planned(dir.path(), "stop-before:1", &["lookup", "--root", ".", "."]).code == -1;
+    if !stopped {
+        eprintln!("SKIPPED {test}: the command is built without the feature _hook");
+    }
+    stopped
+}
+
+/// One command, the state before it, and what it may look like after.
+struct Case {
+    args: &'static [&'static str],
+    before: fn(&Path),
+    old: fn(&Path) -> bool,
+    new: fn(&Path) -> bool,
+}
+
+fn content(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// How many calls an undisturbed run makes.
+fn calls(case: &Case) -> u32 {
+    let survives = |n: u32| {
+        let dir = dir();
+        (case.before)(dir.path());
+        planned(dir.path(), &format!("stop-before:{n}"), case.args).code != -1
+    };
+    let (mut low, mut high) = (1, MANY);
+    while low < high {
+        let middle = low.midpoint(high);
+        if survives(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    assert!((2..MANY).contains(&low), "{low}");
+    low - 1
+}
+
+const CASES: &[Case] = &[
+    Case {
+        args: &["write", "f"],
+        before: |d| fs::write(d.join("f"), "old").unwrap(),
+        old: |d| content(&d.join("f")) == "old",
+        new: |d| content(&d.join("f")) == "new",
+    },
+    Case {
+        args: &["write", "--create-new", "f"],
+        before: |_| {},
+        old: |d| !d.join("f").exists(),
+        new: |d| content(&d.join("f")) == "new",
+    },
+    Case {
+        args: &["swap", "a", "b"],
+        before: |d| {
+            fs::write(d.join("a"), "a").unwrap();
+            fs::write(d.join("b"), "b").unwrap();
+        },
+        old: |d| content(&d.join("a")) == "a" && content(&d.join("b")) == "b",
+        new: |d| content(&d.join("a")) == "b" && content(&d.join("b")) == "a",
+    },
+    Case {
+        args: &["cp", "-r", "src", "dst"],
+        before: |d| {
+            fs::create_dir_all(d.join("src/sub")).unwrap();
+            fs::write(d.join("src/sub/f"), "new").unwrap();
+        },
+        old: |d| !d.join("dst").exists(),
+        new: |d| content(&d.join("dst/sub/f")) == "new",
+    },
+    Case {
+        args: &["publish", "--copy", "src", "dst"],
+        before: |d| {
+            fs::create_dir(d.join("src")).unwrap();
+            fs::write(d.join("src/f"), "new").unwrap();
+            fs::create_dir(d.join("dst")).unwrap();
+            fs::write(d.join("dst/f"), "old").unwrap();
+        },
+        old: |d| content(&d.join("dst/f")) == "old",
+        new: |d| content(&d.join("dst/f")) == "new",
+    },
+];
+
+#[test]
+fn a_kill_at_any_call_leaves_old_or_new_and_nothing_after_a_sweep() {
+    if !seam("a_kill_at_any_call_leaves_old_or_new_and_nothing_after_a_sweep") {
+        return;
+    }
+    for case in CASES {
+        let mut seen = (0, 0);
+        for n in 1..=calls(case) {
+            let dir = dir();
+            let d = dir.path();
+            (case.before)(d);
+            let before = names(d);
+            let ran = planned(d, &format!("stop-before:{n}"), case.args).expect(-1);
+            let (old, new) = ((case.old)(d), (case.new)(d));
+            assert!(old != new, "{ran:?} stopped at {n}: old {old}, new {new}");
+            seen = (seen.0 + u32::from(old), seen.1 + u32::from(new));
+            crate::common::run(d, ["sweep", "."]).expect(0);
+            let rest = |names: Vec<std::ffi::OsString>| {
+                let own = |n: &std::ffi::OsString| n == "f" || n == "dst";
+                names.into_iter().filter(|n| !own(n)).collect::<Vec<_>>()
+            };
+            assert_eq!(
+                rest(names(d)),
+                rest(before),
+                "{:?} stopped at {n}",
+                case.args
+            );
+        }
+        assert!(seen.0 > 0 && seen.1 > 0, "{:?}: {seen:?}", case.args);
+    }
+}
+
+#[test]
+fn an_error_at_any_call_has_the_exit_code_of_its_state() {
+    if !seam("an_error_at_any_call_has_the_exit_code_of_its_state") {
+        return;
+    }
+    for case in CASES {
+        let mut codes = std::collections::BTreeSet::new();
+        for n in 1..=calls(case) {
+            let dir = dir();
+            let d = dir.path();
+            (case.before)(d);
+            let before = names(d);
+            let mut args = case.args.to_vec();
+            args.push("--json");
+            let ran = planned(d, &format!("fail:{n}=EIO"), &args);
+            let (old, new) = ((case.old)(d), (case.new)(d));
+            codes.insert(ran.code);
+            match ran.code {
+                0 => assert!(new, "{args:?} refused at {n}: {ran:?}"),
+                1 => {
+                    assert!(old, "{args:?} refused at {n}: {ran:?}");
+                    assert_eq!(ran.error()["disk_state"], "unchanged");
+                    let left = ran.error()["left_behind"].as_array().unwrap().len();
+                    let litter = names(d).len() - before.len();
+                    assert_eq!(
+                        litter,
+                        left,
+                        "{args:?} refused at {n}: {:?}: {ran:?}",
+                        names(d)
+                    );
+                }
+                3 => {
+                    assert!(new, "{args:?} refused at {n}: {ran:?}");
+                    assert_eq!(ran.error()["disk_state"], "published");
+                }
+                4 => assert_eq!(ran.error()["disk_state"], "indeterminate"),
+                6 => assert!(old, "{args:?} refused at {n}: {ran:?}"),
+                other => panic!("exit code {other}: {args:?} refused at {n}: {ran:?}"),
+            }
+        }
+        assert!(
+            codes.contains(&1) && codes.contains(&3),
+            "{:?}: {codes:?}",
+            case.args
+        );
+    }
+}

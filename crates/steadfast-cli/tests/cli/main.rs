@@ -1,0 +1,13 @@
+//! The real binary, from the outside: output, exit codes, signals, names of any bytes.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
+
+mod common;
+mod doctor;
+mod faults;
+mod help;
+mod lookup;
+mod publish;
+mod signals;
+mod trees;
+mod write;
