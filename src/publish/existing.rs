@@ -9,7 +9,7 @@ use crate::sys::{
     self, AsFd, AtFlags, BorrowedFd, Errno, FileType, Metadata, Mode, OFlags, OwnedFd,
 };
 use crate::tree::{self, CopyOptions, SyncStrategy, Watch};
-use crate::{Error, ErrorKind, Name, Result, Root};
+use crate::{DiskState, Error, ErrorKind, Name, Result, Root};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -192,7 +192,10 @@ impl<'r> Source<'r> {
     /// Makes all of it durable.
     fn sync(&self, strategy: SyncStrategy) -> Result<()> {
         if self.meta.is_dir() {
-            return tree::sync(self.open(OFlags::DIRECTORY)?, strategy).map(drop);
+            // Not durable, but not published either.
+            return tree::sync(self.open(OFlags::DIRECTORY)?, strategy)
+                .map(drop)
+                .map_err(|e| e.with_operation(PUBLISH).with_state(DiskState::Unchanged));
         }
         let fd = self.open(OFlags::empty())?;
         sys::fsync(&fd).map_err(|e| Error::new(PUBLISH, "fsync", e))

@@ -379,7 +379,9 @@ impl PendingFolder<'_> {
         let fail = |call, e| Error::new(FOLDER, call, e);
         let fd = self.staged.inside.as_fd();
         if self.options.durability.syncs_content() {
-            tree::sync(fd, self.options.sync).map_err(|e| e.with_operation(FOLDER))?;
+            // Not durable, but not published either.
+            tree::sync(fd, self.options.sync)
+                .map_err(|e| e.with_operation(FOLDER).with_state(DiskState::Unchanged))?;
         }
         let new = sys::statx(fd, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;
         // The mode that mkdir(2) gave, if nothing else says which.

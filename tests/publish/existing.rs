@@ -125,3 +125,46 @@ fn an_unnamed_file_that_cannot_get_a_name_is_copied_into_a_named_one() {
     );
     assert_eq!(names(tmp.path()), ["f"]);
 }
+
+#[test]
+fn an_error_at_any_call_says_what_is_published() {
+    type Publish = fn(&Root) -> steadfast::Result<steadfast::publish::Receipt>;
+    let ways: [Publish; 2] = [
+        |root| FolderOptions::new().publish(root, "src", root, "dst"),
+        |root| {
+            let options = CopyOptions::new();
+            FolderOptions::new().copy(root, "src", root, "dst", &options, &mut go_on)
+        },
+    ];
+    for publish in ways {
+        let mut states = Vec::new();
+        for at in 1.. {
+            let tmp = common::dir();
+            let root = Root::open(tmp.path()).unwrap();
+            for (name, text) in [("src", "new"), ("dst", "old")] {
+                fs::create_dir(tmp.path().join(name)).unwrap();
+                fs::write(tmp.path().join(name).join("f"), text).unwrap();
+            }
+            let plan = hook::Plan {
+                at,
+                action: hook::Action::Fail(Errno::IO),
+            };
+            let (done, seen) = hook::scope(Some(plan), || publish(&root));
+            if (seen.len() as u64) < at {
+                break;
+            }
+            let now = fs::read_to_string(tmp.path().join("dst/f")).unwrap();
+            let state = done.as_ref().err().map(steadfast::Error::disk_state);
+            states.extend(state);
+            match state {
+                Some(DiskState::Unchanged) => assert_eq!(now, "old", "{at} of {seen:?}: {done:?}"),
+                Some(DiskState::Published) | None => {
+                    assert_eq!(now, "new", "{at} of {seen:?}: {done:?}");
+                }
+                Some(_) => {}
+            }
+        }
+        assert!(states.contains(&DiskState::Unchanged) || no_exchange());
+        assert!(states.contains(&DiskState::Published) || no_exchange());
+    }
+}
