@@ -5,7 +5,6 @@ use super::options::{Found, find_target};
 use super::place::{Exchanged, Move, hold_sweepers};
 use super::retire;
 use super::staged_folder::StagedFolder;
-use super::swap::exchange_missing;
 use super::{Note, Preserve, Receipt, SymlinkPolicy};
 use crate::root::{Access, Last, Place, resolve_error, temp_name};
 use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, FileType, Metadata, Mode};
@@ -236,12 +235,7 @@ impl FolderOptions {
                     notes.push(Note::CheckedNotExchanged);
                     return step.replace().map(|()| None);
                 }
-                Ok(Exchanged::Unsupported) => {
-                    let error = Error::new(step.operation, "renameat2", Errno::INVAL);
-                    return Err(
-                        exchange_missing(error, Errno::INVAL, step.to_dir).with_path(step.shown)
-                    );
-                }
+                Ok(Exchanged::Unsupported) => return Err(step.unsupported()),
                 Err(e)
                     if e.kind() == ErrorKind::NotFound
                         && self.target == FolderTarget::CreateOrReplace

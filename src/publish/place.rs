@@ -3,9 +3,9 @@
 //! What is here knows names and identities only, and serves files and folders alike.
 
 use super::Note;
-use crate::root::sync_names;
+use crate::root::{rename_error, sync_names};
 use crate::sys::{
-    self, AtFlags, BorrowedFd, Errno, FileId, FsKind, LockKind, Metadata, Mode, OFlags, OwnedFd,
+    self, AtFlags, BorrowedFd, Errno, FileId, LockKind, Metadata, Mode, OFlags, OwnedFd,
     RenameFlags,
 };
 use crate::{DiskState, Error, ErrorKind, Name};
@@ -58,7 +58,7 @@ impl Move<'_> {
     /// Renames over whatever file is there.
     pub(super) fn replace(&self) -> Result<(), Error> {
         let done = self.rename(RenameFlags::empty());
-        done.map_err(|e| self.error("renameat", e))
+        done.map_err(|e| self.rename_error(e, RenameFlags::empty()))
     }
 
     /// Gives the name if it is free.
@@ -69,7 +69,9 @@ impl Move<'_> {
     pub(super) fn create_new(&self, notes: &mut Vec<Note>) -> Result<(), Error> {
         match self.rename(RenameFlags::NOREPLACE) {
             Err(Errno::INVAL | Errno::NOSYS) => {}
-            done => return done.map_err(|e| self.error("renameat2", e)),
+            done => {
+                return done.map_err(|e| self.rename_error(e, RenameFlags::NOREPLACE));
+            }
         }
         notes.push(Note::NoReplaceByLink);
         if self.is_dir {
@@ -82,7 +84,7 @@ impl Move<'_> {
     fn link_then_unlink(&self, notes: &mut Vec<Note>) -> Result<(), Error> {
         let (from, to) = (self.from.as_c_str(), self.to.as_c_str());
         sys::linkat(self.from_dir, from, self.to_dir, to).map_err(|e| {
-            let error = self.error("linkat", e);
+            let error = self.error(Error::new(self.operation, "linkat", e));
             if error.disk_state() == DiskState::Published {
                 return self.with_left(error);
             }
@@ -103,9 +105,9 @@ impl Move<'_> {
 
     fn claim_then_replace(&self) -> Result<(), Error> {
         sys::mkdirat(self.to_dir, self.to.as_c_str(), Mode::RWXU)
-            .map_err(|e| self.error("mkdirat", e))?;
+            .map_err(|e| self.error(Error::new(self.operation, "mkdirat", e)))?;
         self.rename(RenameFlags::empty()).map_err(|e| {
-            let error = self.error("renameat", e);
+            let error = self.rename_error(e, RenameFlags::empty());
             // The claim is an empty directory, or somebody has put something in it, and then it stays theirs.
             match sys::rmdirat(self.to_dir, self.to.as_c_str()) {
                 Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => error,
@@ -132,7 +134,7 @@ impl Move<'_> {
             Ok(()) => {}
             Err(Errno::INVAL | Errno::NOSYS) => return Ok(Exchanged::Unsupported),
             Err(e) => {
-                let error = self.error("renameat2", e);
+                let error = self.rename_error(e, RenameFlags::EXCHANGE);
                 return Err(match error.disk_state() {
                     DiskState::Unchanged => error,
                     _ => self.with_left(error),
@@ -157,6 +159,11 @@ impl Move<'_> {
         }
     }
 
+    /// The error where an exchange that is needed is not to be had.
+    pub(super) fn unsupported(&self) -> Error {
+        self.rename_error(Errno::INVAL, RenameFlags::EXCHANGE)
+    }
+
     fn changed(&self) -> Error {
         Error::of_kind(self.operation, ErrorKind::Changed)
             .with_path(self.shown)
@@ -169,7 +176,7 @@ impl Move<'_> {
     /// first stays under the temporary name, for a person to look at.
     fn exchange_back(&self) -> Error {
         let stuck = |e: Errno| {
-            self.with_left(self.error("renameat2", e))
+            self.with_left(self.rename_error(e, RenameFlags::EXCHANGE))
                 .with_state(DiskState::Indeterminate)
                 .with_advice("what was there before has the temporary name")
         };
@@ -212,15 +219,27 @@ impl Move<'_> {
         sync_dir(self.operation, self.to_dir).map_err(|e| e.with_path(self.shown))
     }
 
-    /// The error of a rename or link, with the state that the disk is really in: a call that answers an
-    /// error may have been carried out all the same (on network storage), so that is looked up.
-    fn error(&self, call: &'static str, errno: Errno) -> Error {
-        let error = rename_error(self.operation, call, errno, self.to_dir, self.is_dir)
-            .with_path(self.shown)
-            .with_state(self.state());
-        match errno {
-            Errno::EXIST | Errno::NOTEMPTY => error.with_kind(ErrorKind::AlreadyExists),
-            _ => error,
+    fn rename_error(&self, errno: Errno, flags: RenameFlags) -> Error {
+        let (from, to) = (self.from.as_c_str(), self.to.as_c_str());
+        let (from_dir, to_dir) = (self.from_dir, self.to_dir);
+        self.error(rename_error(
+            self.operation,
+            errno,
+            from_dir,
+            from,
+            to_dir,
+            to,
+            flags,
+        ))
+    }
+
+    /// The error of a rename or link, with the state that the disk is really in: a call that answers an error
+    /// may have been carried out all the same (on network storage), so that is looked up.
+    fn error(&self, error: Error) -> Error {
+        let error = error.with_path(self.shown).with_state(self.state());
+        match error.errno() {
+            Some(Errno::EXIST | Errno::NOTEMPTY) => error.with_kind(ErrorKind::AlreadyExists),
+            _ => advise(error),
         }
     }
 
@@ -254,34 +273,30 @@ pub(super) fn sync_dir(operation: &'static str, dir: BorrowedFd<'_>) -> Result<(
     })
 }
 
-/// The error of a failed rename, with what its errno means for a publication.
-pub(super) fn rename_error(
-    operation: &'static str,
-    call: &'static str,
-    errno: Errno,
-    dir: BorrowedFd<'_>,
-    is_dir: bool,
-) -> Error {
-    let error = Error::new(operation, call, errno);
-    match errno {
-        Errno::BUSY => error.with_advice(
+/// Adds to the error of a failed rename what a publisher can do about it.
+pub(super) fn advise(error: Error) -> Error {
+    let advice = match error.kind() {
+        ErrorKind::Busy => {
             "the target is a mount point, such as a bind-mounted file or folder, and cannot be \
-             renamed over: change it where it was mounted from",
-        ),
-        Errno::XDEV if is_dir && sys::fs_kind(dir) == Ok(FsKind::Overlay) => {
-            error.with_kind(ErrorKind::LowerLayer).with_advice(
-                "overlayfs cannot rename a folder of a lower layer (redirect_dir is off): copy \
-                 it into a new folder first, or publish by a symlink",
-            )
+             renamed over: change it where it was mounted from"
         }
-        Errno::XDEV => error.with_advice(
+        ErrorKind::LowerLayer => {
+            "overlayfs cannot rename a folder of a lower layer (redirect_dir is off): copy it \
+             into a new folder first, or publish by a symlink"
+        }
+        ErrorKind::CrossDevice => {
             "the two names are on different mounts, subvolumes or projects: stage beside the \
-             target, or copy",
-        ),
-        Errno::PERM | Errno::ACCESS => error.with_advice(
+             target, or copy"
+        }
+        ErrorKind::PermissionDenied => {
             "needed: write and search permission on the directory; in a sticky directory the \
-             replaced file must be yours; an immutable or append-only file cannot be replaced",
-        ),
-        _ => error,
-    }
+             replaced file must be yours; an immutable or append-only file cannot be replaced"
+        }
+        ErrorKind::Unsupported => {
+            "this kernel or file system lacks the call; `steadfast doctor` shows what it can"
+        }
+        ErrorKind::InvalidInput => "one of the two names is inside the other",
+        _ => return error,
+    };
+    error.with_advice(advice)
 }

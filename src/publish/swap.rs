@@ -1,10 +1,9 @@
 //! Exchanging two names.
 
-use super::place::{rename_error, sync_dir};
-use crate::root::{Access, Last, Place, resolve_error};
-use crate::root::{Capabilities, Feature};
-use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, Metadata, RenameFlags};
-use crate::{DiskState, Durability, Error, ErrorKind, Name, Result, Root};
+use super::place::{advise, sync_dir};
+use crate::root::{Access, rename_targets, resolve_error};
+use crate::sys::{self, AsFd, AtFlags, Errno, RenameFlags};
+use crate::{DiskState, Durability, Error, Result, Root};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -41,23 +40,22 @@ pub fn swap(
     durability: Durability,
 ) -> Result<()> {
     let (a, b) = (a.as_ref(), b.as_ref());
-    let (dir_a, name_a) = locate(root_a, a)?;
-    let (dir_b, name_b) = locate(root_b, b)?;
-    let (fd_a, fd_b) = (dir_a.as_fd(), dir_b.as_fd());
-    let done = sys::renameat2(
-        fd_a,
-        name_a.as_c_str(),
-        fd_b,
-        name_b.as_c_str(),
-        RenameFlags::EXCHANGE,
-    );
-    if let Err(errno) = done {
-        return Err(refused(errno, fd_a, &name_a, fd_b)
-            .with_path(a)
-            .with_other(b));
-    }
+    let named = |e: Error| e.with_path(a).with_other(b);
+    let locate = |root, path: &Path| {
+        Root::target(root, path.as_os_str().as_bytes(), Access::Sync)
+            .map_err(|e| resolve_error(SWAP, e, path))
+    };
+    let (at_a, at_b) = (locate(root_a, a)?, locate(root_b, b)?);
+    rename_targets(SWAP, &at_a, &at_b, RenameFlags::EXCHANGE).map_err(|error| {
+        let error = match error.errno() {
+            // A device error leaves open whether it happened; the names alone cannot tell.
+            Some(Errno::IO) => error.with_state(DiskState::Indeterminate),
+            _ => error,
+        };
+        named(advise(error))
+    })?;
     if durability.syncs_names() {
-        let named = |e: Error| e.with_path(a).with_other(b);
+        let (fd_a, fd_b) = (at_a.dir.as_fd(), at_b.dir.as_fd());
         sync_dir(SWAP, fd_a).map_err(named)?;
         let id = |dir| sys::statx(dir, c"", AtFlags::EMPTY_PATH).map(|m| m.id());
         if id(fd_a).ok() != id(fd_b).ok() {
@@ -65,48 +63,4 @@ pub fn swap(
         }
     }
     Ok(())
-}
-
-fn locate<'r>(root: &'r Root, path: &Path) -> Result<(Place<'r>, Name)> {
-    let target = root
-        .target(path.as_os_str().as_bytes(), Access::Sync)
-        .map_err(|e| resolve_error(SWAP, e, path))?;
-    let Last::Normal(name) = target.last else {
-        return Err(resolve_error(SWAP, Errno::BUSY, path));
-    };
-    if target.slash {
-        let look = sys::statx(&target.dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
-        let is_dir = look.map_err(|e| resolve_error(SWAP, e, path))?.is_dir();
-        if !is_dir {
-            return Err(resolve_error(SWAP, Errno::NOTDIR, path));
-        }
-    }
-    Ok((target.dir, name))
-}
-
-/// Why an exchange was refused. `EINVAL` means that one is inside the other, or that there is no such call
-/// here, which trying it on two files of our own tells.
-fn refused(errno: Errno, dir_a: BorrowedFd<'_>, a: &Name, dir_b: BorrowedFd<'_>) -> Error {
-    let look = sys::statx(dir_a, a.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
-    let is_dir = look.is_ok_and(|m: Metadata| m.is_dir());
-    let error = rename_error(SWAP, "renameat2", errno, dir_b, is_dir);
-    match errno {
-        Errno::INVAL | Errno::NOSYS => exchange_missing(error, errno, dir_b),
-        // A device error leaves open whether it happened; the names alone cannot tell.
-        Errno::IO => error.with_state(DiskState::Indeterminate),
-        _ => error,
-    }
-}
-
-/// Tells "not supported" from "one is inside the other".
-pub(super) fn exchange_missing(error: Error, errno: Errno, dir: BorrowedFd<'_>) -> Error {
-    let supported = errno == Errno::INVAL
-        && Capabilities::probe_uncached(dir).is_ok_and(|c| c.has(Feature::Exchange));
-    if supported {
-        return error.with_advice("one of the two names is inside the other");
-    }
-    error.with_kind(ErrorKind::Unsupported).with_advice(
-        "this kernel or file system cannot exchange two names (RENAME_EXCHANGE); `steadfast \
-         doctor` shows what it can",
-    )
 }

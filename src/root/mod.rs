@@ -30,6 +30,7 @@ pub use resolve::bare;
 
 pub(crate) use dir::errno_of;
 pub(crate) use parent::{Access, Last, Place, Target};
+pub(crate) use rename::{rename_error, rename_targets};
 pub(crate) use sync::sync_names;
 
 use crate::sys::{self, AsFd, BorrowedFd, Errno, Mode, OFlags, OwnedFd, ResolveFlags};

@@ -44,15 +44,23 @@ impl Root {
         let new = to_root
             .target(to.as_os_str().as_bytes(), Access::Place)
             .map_err(|e| resolve_error(OP, e, to))?;
-        check_slashes(&old, &new, flags).map_err(|e| with_paths(Error::new(OP, "renameat2", e)))?;
-        let (old_name, new_name) = (old.last.for_change(), new.last.for_change());
-        sys::renameat2(&old.dir, old_name, &new.dir, new_name, flags).map_err(|e| {
-            let (old_dir, new_dir) = (old.dir.as_fd(), new.dir.as_fd());
-            with_paths(rename_error(
-                OP, e, old_dir, old_name, new_dir, new_name, flags,
-            ))
-        })
+        rename_targets(OP, &old, &new, flags).map_err(with_paths)
     }
+}
+
+/// One renameat2, of names that are resolved.
+pub(crate) fn rename_targets(
+    operation: &'static str,
+    old: &Target<'_>,
+    new: &Target<'_>,
+    flags: RenameFlags,
+) -> Result<()> {
+    check_slashes(old, new, flags).map_err(|e| Error::new(operation, "renameat2", e))?;
+    let (old_name, new_name) = (old.last.for_change(), new.last.for_change());
+    sys::renameat2(&old.dir, old_name, &new.dir, new_name, flags).map_err(|e| {
+        let (old_dir, new_dir) = (old.dir.as_fd(), new.dir.as_fd());
+        rename_error(operation, e, old_dir, old_name, new_dir, new_name, flags)
+    })
 }
 
 /// Whether the flags are known and do not contradict each other.
@@ -113,7 +121,7 @@ pub(crate) fn rename_error(
     new: &CStr,
     flags: RenameFlags,
 ) -> Error {
-    let error = Error::new(operation, "renameat2", errno);
+    let error = Error::new(operation, sys::rename_call(flags), errno);
     let exchange = flags.contains(RenameFlags::EXCHANGE);
     let dir = |place: BorrowedFd<'_>, name: &CStr| {
         let facts = sys::statx(

@@ -40,7 +40,7 @@ pub use lock::{
 };
 pub use open::{OpenHow, open_tmpfile, openat, openat2, openat2_blocked};
 pub use random::random;
-pub use rename::renameat2;
+pub use rename::{rename_call, renameat2};
 pub use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawMode,

@@ -19,20 +19,27 @@ pub fn renameat2(
     old.into_with_c_str(|old| {
         new.into_with_c_str(|new| {
             if flags.is_empty() {
-                return retry("renameat", || {
+                return retry(rename_call(flags), || {
                     rustix::fs::renameat(old_dir, old, new_dir, new)
                 });
             }
-            let name = if flags.contains(RenameFlags::EXCHANGE) {
-                "renameat2(RENAME_EXCHANGE)"
-            } else if flags.contains(RenameFlags::NOREPLACE) {
-                "renameat2(RENAME_NOREPLACE)"
-            } else {
-                "renameat2"
-            };
-            retry(name, || {
+            retry(rename_call(flags), || {
                 rustix::fs::renameat_with(old_dir, old, new_dir, new, flags)
             })
         })
     })
+}
+
+/// The name of the call that [`renameat2`] makes with these flags, for messages.
+#[must_use]
+pub fn rename_call(flags: RenameFlags) -> &'static str {
+    if flags.is_empty() {
+        "renameat"
+    } else if flags.contains(RenameFlags::EXCHANGE) {
+        "renameat2(RENAME_EXCHANGE)"
+    } else if flags.contains(RenameFlags::NOREPLACE) {
+        "renameat2(RENAME_NOREPLACE)"
+    } else {
+        "renameat2"
+    }
 }
