@@ -101,7 +101,15 @@ impl FolderOptions {
         } else {
             self.copy_file(&source, to_root, to, watch)
         };
-        done.map_err(|e| e.with_operation(PUBLISH).with_path(from).with_other(to))
+        done.map_err(|e| {
+            // A file inside the source is named, as the one to look at.
+            let inside = e
+                .path()
+                .and_then(|p| p.strip_prefix(source.name.as_os_str()).ok())
+                .filter(|rest| e.path() != Some(to) && !rest.as_os_str().is_empty())
+                .map_or_else(|| from.to_owned(), |rest| from.join(rest));
+            e.with_operation(PUBLISH).with_path(inside).with_other(to)
+        })
     }
 
     fn copy_folder(

@@ -358,7 +358,8 @@ impl PendingFolder<'_> {
         watch: &mut Watch<'_>,
     ) -> Result<()> {
         let (dir, to) = (self.staged.dir.as_fd(), &self.staged.name);
-        tree::copy_into(from, name, dir, to, options, watch)?;
+        let copied = tree::copy_into(from, name, dir, to, options, watch)?;
+        self.notes.extend(Note::of_copy(&copied));
         let meta = sys::statx(&self.staged.inside, c"", AtFlags::EMPTY_PATH);
         let meta = meta.map_err(|e| Error::new(FOLDER, "statx", e))?;
         self.staged.born_mode = meta.mode();

@@ -55,6 +55,7 @@ pub use sweep::{Kept, SweepOptions, SweepReport, sweep};
 pub use version::Version;
 
 use crate::sys::{FileId, Metadata};
+use crate::tree::Copied;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -108,6 +109,29 @@ pub enum Note {
     /// `RENAME_EXCHANGE` is missing here: the condition on the old file was checked just before the
     /// rename, and not by the exchange itself.
     CheckedNotExchanged,
+    /// This many files of a copy had changed when they had been read: what was copied may be a mixture.
+    SourceChanged(u64),
+    /// This many files and directories of a copy have another owner or group than their source.
+    OwnersNotCopied(u64),
+    /// This many extended attributes and access lists of a source could not be copied.
+    AttributesNotCopied(u64),
+    /// This many further names (hard links) of a copy became files of their own.
+    LinksNotCopied(u64),
     /// A temporary could not be removed after the publication; [`sweep`] removes it.
     Left(PathBuf),
+}
+
+impl Note {
+    /// What a copy did not keep.
+    fn of_copy(copied: &Copied) -> impl Iterator<Item = Self> {
+        [
+            (copied.changed, Self::SourceChanged as fn(u64) -> Self),
+            (copied.owners_missed, Self::OwnersNotCopied),
+            (copied.xattrs_missed, Self::AttributesNotCopied),
+            (copied.links_missed, Self::LinksNotCopied),
+        ]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, note)| note(n))
+    }
 }

@@ -198,7 +198,9 @@ impl<'r> PendingFile<'r> {
         };
         let (from, to) = (self.staged.fd.as_fd(), named.fd.as_fd());
         let watch: &mut tree::Watch<'_> = &mut |_| ControlFlow::Continue(());
-        tree::copy_file(from, to, preserve, watch).map_err(|e| e.with_operation(REPLACE))?;
+        let copied = tree::copy_file(from, to, preserve, watch);
+        let copied = copied.map_err(|e| e.with_operation(REPLACE))?;
+        self.notes.extend(Note::of_copy(&copied));
         self.notes.push(Note::StagedByName);
         self.new = sys::statx(to, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;
         let name = named.name().map_err(|e| fail("linkat", e))?;
@@ -209,9 +211,10 @@ impl<'r> PendingFile<'r> {
     /// The content of another file.
     pub(super) fn take_content(&mut self, from: BorrowedFd<'_>) -> Result<()> {
         let watch: &mut tree::Watch<'_> = &mut |_| ControlFlow::Continue(());
-        tree::copy_content(from, self.staged.fd.as_fd(), watch)
-            .map(drop)
-            .map_err(|e| e.with_operation(REPLACE))
+        let copied = tree::copy_content(from, self.staged.fd.as_fd(), watch);
+        let copied = copied.map_err(|e| e.with_operation(REPLACE))?;
+        self.notes.extend(Note::of_copy(&copied));
+        Ok(())
     }
 
     /// Content and attributes of another file.
@@ -221,9 +224,10 @@ impl<'r> PendingFile<'r> {
         watch: &mut tree::Watch<'_>,
     ) -> Result<()> {
         let (to, preserve) = (self.staged.fd.as_fd(), tree::Preserve::default());
-        tree::copy_file(from, to, preserve, watch)
-            .map(drop)
-            .map_err(|e| e.with_operation(REPLACE))
+        let copied = tree::copy_file(from, to, preserve, watch);
+        let copied = copied.map_err(|e| e.with_operation(REPLACE))?;
+        self.notes.extend(Note::of_copy(&copied));
+        Ok(())
     }
 
     fn note_write<T>(&mut self, done: std::result::Result<T, Errno>) -> io::Result<T> {

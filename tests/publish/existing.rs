@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use steadfast::publish::{FileOptions, FolderOptions, Note, Staging};
 use steadfast::sys::{Errno, hook};
-use steadfast::tree::{CopyOptions, Progress};
+use steadfast::tree::{CopyOptions, Progress, RemoveOptions, Watch};
 use steadfast::{DiskState, ErrorKind, Root};
 
 fn go_on(_: &Progress) -> ControlFlow<()> {
@@ -167,4 +167,57 @@ fn an_error_at_any_call_says_what_is_published() {
         assert!(states.contains(&DiskState::Unchanged) || no_exchange());
         assert!(states.contains(&DiskState::Published) || no_exchange());
     }
+}
+
+#[test]
+fn a_copy_that_fails_inside_names_the_file_there() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::create_dir_all(tmp.path().join("a/src/sub")).unwrap();
+    root.mkfifo("a/src/sub/fifo", steadfast::sys::Mode::RUSR)
+        .unwrap();
+    let error = FolderOptions::new()
+        .copy(
+            &root,
+            "a/src",
+            &root,
+            "dst",
+            &CopyOptions::new(),
+            &mut go_on,
+        )
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAFile);
+    assert_eq!(error.path().unwrap().to_str(), Some("a/src/sub/fifo"));
+    assert_eq!(error.other_path().unwrap().to_str(), Some("dst"));
+    assert_eq!(names(tmp.path()), ["a"]);
+}
+
+#[test]
+fn what_a_copy_does_not_keep_is_noted() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::create_dir(tmp.path().join("src")).unwrap();
+    fs::write(tmp.path().join("src/a"), "").unwrap();
+    fs::hard_link(tmp.path().join("src/a"), tmp.path().join("src/b")).unwrap();
+    fs::write(tmp.path().join("file"), "text").unwrap();
+    let copy = |from: &str, watch: &mut Watch<'_>| {
+        let options = CopyOptions::new();
+        let done = FolderOptions::new().copy(&root, from, &root, "dst", &options, watch);
+        let notes = done.unwrap().notes().to_vec();
+        root.remove_tree("dst", &RemoveOptions::new()).unwrap();
+        notes
+    };
+    let links = |notes: Vec<Note>| -> Vec<Note> {
+        let kept = |n: &Note| matches!(n, Note::LinksNotCopied(_) | Note::SourceChanged(_));
+        notes.into_iter().filter(kept).collect()
+    };
+    assert_eq!(links(copy("src", &mut go_on)), []);
+    hook::deny(&[("linkat", Errno::MLINK)], || {
+        assert_eq!(links(copy("src", &mut go_on)), [Note::LinksNotCopied(1)]);
+    });
+    let grow = &mut |_: &Progress| {
+        fs::write(tmp.path().join("file"), "more text").unwrap();
+        ControlFlow::Continue(())
+    };
+    assert_eq!(links(copy("file", grow)), [Note::SourceChanged(1)]);
 }
