@@ -378,7 +378,7 @@ fn renames_between_roots() {
             .unwrap_err();
         assert_eq!(error.path(), Some(Path::new("gone")));
         assert_eq!(error.other_path(), Some(Path::new("x")));
-        assert_eq!(error.system_call(), Some("renameat2"));
+        assert_eq!(error.system_call(), Some("renameat"));
     }
 }
 
