@@ -5,6 +5,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod corpus;
 mod generated;
 mod model;
 mod support;
+mod table;

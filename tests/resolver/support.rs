@@ -70,9 +70,17 @@ pub(crate) fn id_at(dir: impl AsFd, name: &str) -> Id {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Whether the environment switched this test's openat2 off.
-pub(crate) fn kernel_denied() -> bool {
-    steadfast::sys::hook::denied_by_env("openat2")
+/// Whether [`Who::Raw`] can be asked: the kernel has openat2 and no filter hides it.
+pub(crate) fn has_openat2() -> bool {
+    let beneath = ResolveFlags::BENEATH;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let top = rustix::fs::openat(rustix::fs::CWD, "/", flags, Mode::empty()).unwrap();
+    rustix::fs::openat2(top, ".", flags, Mode::empty(), beneath).is_ok()
+}
+
+/// Whether [`Who::Kernel`] can be asked: neither that nor the environment hides it from the library.
+pub(crate) fn kernel_answers() -> bool {
+    has_openat2() && !steadfast::sys::hook::denied_by_env("openat2")
 }
 
 pub(crate) fn long() -> bool {

@@ -64,6 +64,9 @@ pub(super) fn check(request: &Request<'_>) -> Result<()> {
     if request.path.len() >= PATH_MAX {
         return Err(Errno::NAMETOOLONG);
     }
+    if request.path.first() == Some(&b'/') && scopes == ResolveFlags::BENEATH {
+        return Err(Errno::XDEV);
+    }
     // Whether a look-up would wait for the disk cannot be known here.
     if cached { Err(Errno::AGAIN) } else { Ok(()) }
 }

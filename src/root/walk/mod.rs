@@ -94,9 +94,6 @@ impl<'q, 'r> Walk<'q, 'r> {
     }
 
     fn run(&mut self) -> Result<(OwnedFd, bool), Stop> {
-        if self.request.path.starts_with(b"/") {
-            self.go_to_root()?;
-        }
         while let Some(component) = self.text.next() {
             let (last, slash) = (component.last, component.slash);
             match component.kind {
