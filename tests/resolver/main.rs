@@ -3,6 +3,8 @@
 //! `STEADFAST_LONG=1` makes the generated and the attacked runs long. `STEADFAST_RECORD=1` writes the
 //! kernel's answers into `cases.txt` anew.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests, too, fail by panicking.
+
 #[path = "../common/mod.rs"]
 mod common;
 mod corpus;
