@@ -34,7 +34,15 @@ impl FolderOptions {
     ) -> Result<Receipt> {
         let (from, to) = (from.as_ref(), to.as_ref());
         self.move_into_place(from_root, from, to_root, to)
-            .map_err(|e| e.with_default_path(from).with_other(to))
+            .map_err(|e| {
+                // Errors of the target name it already; both are wanted.
+                let e = if e.path() == Some(to) {
+                    e.with_path(from)
+                } else {
+                    e
+                };
+                e.with_default_path(from).with_other(to)
+            })
     }
 
     fn move_into_place(
@@ -102,11 +110,12 @@ impl FolderOptions {
             self.copy_file(&source, to_root, to, watch)
         };
         done.map_err(|e| {
-            // A file inside the source is named, as the one to look at.
+            // A file inside the source is named, as the one to look at; our own directory there is not.
             let inside = e
                 .path()
                 .and_then(|p| p.strip_prefix(source.name.as_os_str()).ok())
                 .filter(|rest| e.path() != Some(to) && !rest.as_os_str().is_empty())
+                .filter(|_| e.kind() != ErrorKind::InvalidInput)
                 .map_or_else(|| from.to_owned(), |rest| from.join(rest));
             e.with_operation(PUBLISH).with_path(inside).with_other(to)
         })

@@ -4,7 +4,7 @@ use crate::{common, names, no_exchange};
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use steadfast::publish::{FileOptions, FolderOptions, Note, Staging};
+use steadfast::publish::{FileOptions, FolderOptions, FolderTarget, Note, Staging};
 use steadfast::sys::{Errno, hook};
 use steadfast::tree::{CopyOptions, Progress, RemoveOptions, Watch};
 use steadfast::{DiskState, ErrorKind, Root};
@@ -190,6 +190,18 @@ fn a_copy_that_fails_inside_names_the_file_there() {
     assert_eq!(error.path().unwrap().to_str(), Some("a/src/sub/fifo"));
     assert_eq!(error.other_path().unwrap().to_str(), Some("dst"));
     assert_eq!(names(tmp.path()), ["a"]);
+
+    fs::remove_file(tmp.path().join("a/src/sub/fifo")).unwrap();
+    // Into itself, and onto a taken name: both names as they were given.
+    let once = FolderOptions::new().target(FolderTarget::CreateNew);
+    let inside = once.copy(&root, "a", &root, "a/new", &CopyOptions::new(), &mut go_on);
+    fs::create_dir(tmp.path().join("b")).unwrap();
+    let taken = once.publish(&root, "a", &root, "b");
+    for (done, to) in [(inside, "a/new"), (taken, "b")] {
+        let error = done.unwrap_err();
+        assert_eq!(error.path().unwrap().to_str(), Some("a"), "{error}");
+        assert_eq!(error.other_path().unwrap().to_str(), Some(to), "{error}");
+    }
 }
 
 #[test]
