@@ -294,7 +294,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, conflicts_with = "keep_old")]
     pub(crate) no_replace: bool,
     /// Keep the old DST under this name, which must not exist
-    #[arg(long, value_name = "PATH", conflicts_with = "copy")]
+    #[arg(long, value_name = "PATH")]
     pub(crate) keep_old: Option<PathBuf>,
     /// Publish a copy and leave SRC where it is
     #[arg(long)]

@@ -444,7 +444,11 @@ pub(crate) fn shown(path: &Path) -> String {
 
 /// A number of things.
 pub(crate) fn count(n: u64, thing: &str) -> String {
-    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+    match (n, thing.strip_suffix('y')) {
+        (1, _) => format!("1 {thing}"),
+        (_, Some(stem)) => format!("{n} {stem}ies"),
+        _ => format!("{n} {thing}s"),
+    }
 }
 
 fn needs_quotes(c: char) -> bool {

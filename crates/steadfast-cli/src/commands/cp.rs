@@ -26,5 +26,5 @@ pub(crate) fn run(args: &CpArgs, ui: &Ui) -> Done {
     if args.no_replace || meta.is_dir() {
         options = options.target(FolderTarget::CreateNew);
     }
-    copy::publish(&src, &dst, &options, ui)
+    copy::publish(&src, &dst, None, &options, ui)
 }

@@ -14,7 +14,7 @@ mod sync;
 mod write;
 
 use crate::args::{Command, DurabilityArg, ParentsArg, RootArg};
-use crate::output::{Failure, Report, Ui};
+use crate::output::{Failure, Report, Ui, count};
 use crate::place::{Place, split};
 use std::path::Path;
 use steadfast::publish::{Note, Receipt};
@@ -98,6 +98,25 @@ fn words(note: &Note, place: &Place) -> String {
         Note::CheckedNotExchanged => {
             "RENAME_EXCHANGE is missing here: the old file was checked just before it was replaced"
                 .into()
+        }
+        Note::SourceChanged(n) => format!(
+            "{} changed while being copied: what was copied may be a mixture",
+            count(*n, "file")
+        ),
+        Note::OwnersNotCopied(n) => {
+            format!(
+                "{} could not be given to the owner of the source",
+                count(*n, "entry")
+            )
+        }
+        Note::AttributesNotCopied(n) => {
+            format!("{} could not be copied", count(*n, "extended attribute"))
+        }
+        Note::LinksNotCopied(n) => {
+            format!(
+                "{} could not be made: each name has a file of its own",
+                count(*n, "hard link")
+            )
         }
         Note::Left(path) => {
             let path = place.prefix.join(path);

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Done {
         options = options.keep_old(&keep.path);
     }
     if args.copy {
-        return copy::publish(&src, &dst, &options, ui);
+        return copy::publish(&src, &dst, keep.as_ref(), &options, ui);
     }
     let receipt = options
         .publish(&src.root, &src.path, &dst.root, &dst.path)

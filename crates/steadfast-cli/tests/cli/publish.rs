@@ -133,7 +133,7 @@ fn a_copy_is_published_and_the_source_stays() {
     let json = run(d, ["publish", "--copy", "--json", "src", "live"])
         .expect(0)
         .json();
-    assert_eq!((&json["files"], &json["symlinks"]), (&1.into(), &1.into()));
+    assert_eq!((&json["folders"], &json["bytes"]), (&1.into(), &3.into()));
     assert_eq!(content(&d.join("live/link")), "new");
     fs::write(d.join("src/f"), "newer").unwrap();
     fs::write(d.join("live/extra"), "").unwrap();

@@ -135,7 +135,7 @@ fn cp_copies_a_file_with_its_mode() {
         .expect(5)
         .error();
     assert_eq!(error["kind"], "already_exists");
-    assert_eq!(error["path"], "b");
+    assert_eq!(error["other_path"], "b");
     assert_eq!(names(d), ["a", "b"]);
 }
 
