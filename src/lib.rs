@@ -1,16 +1,76 @@
-//! Changes to files and folders on Linux that are atomic, durable and contained.
+//! Changes to files and folders on Linux that are **atomic**, **durable** and **contained**.
+//!
+//! - Atomic: a reader, or a crash, finds the old state or the new one, never a mixture.
+//! - Durable: once a call has returned `Ok`, a power cut does not take it back.
+//! - Contained: a path never leads outside the directory that it was given relative to.
+//!
+//! ```
+//! use steadfast::{Root, publish::FileOptions};
+//! # let tmp = tempfile::tempdir()?;
+//! # let path = tmp.path();
+//! let root = Root::open(path)?;
+//! FileOptions::new().write(&root, "app.conf", b"threads = 4\n")?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! | I want to | use |
+//! | --- | --- |
+//! | write a file so that nobody ever sees half of it | [`publish::write`], [`publish::FileOptions`] |
+//! | write it in pieces, or not at all | [`publish::PendingFile`] |
+//! | create a file only if there is none; replace it only if nobody changed it | [`publish::Target`] |
+//! | publish a whole folder, or put a finished one in place | [`publish::FolderOptions`] |
+//! | exchange two folders, and back | [`publish::swap`] |
+//! | write a thousand files quickly | [`publish::Batch`] |
+//! | remove what a killed process left | [`publish::sweep`] |
+//! | open, create, rename, remove beneath a directory that no path may leave | [`Root`] |
+//! | walk, copy, remove or sync a tree that others change meanwhile | [`tree`] |
+//! | know what this file system can do | [`Capabilities`] |
+//! | `renameat2`, `openat2`, `O_TMPFILE`, locks, with types and nothing more | [`sys`] |
+//!
+//! # Layers
+//! Each module uses only those above it in this list, and is usable alone.
+//!
+//! - [`sys`]: one system call each, the errno kept, no policy.
+//! - [`root`]: a held directory, every path resolved beneath it.
+//! - [`tree`]: whole trees by descriptor.
+//! - [`publish`]: one file or one folder, atomically.
+//!
+//! # Errors
+//! [`Error`] says what was tried, on which path, the errno, and what state the disk is in ([`DiskState`]): an
+//! error after the rename is another matter than one before it. It converts into [`std::io::Error`] and can be
+//! found in it again ([`Error::of`]).
+//!
+//! # What it does not do
+//! - Several files are not changed as one; [`publish::Batch`] makes each atomic and all durable.
+//! - A replaced file is a new inode: other hard links and open descriptors keep the old one.
+//! - fsync is trusted: a device that lies about it loses data.
+//! - It is for Linux only. Kernel 5.6 or later has everything that is needed; what older kernels and other file
+//!   systems lack is replaced where that is safe, else it is [`ErrorKind::Unsupported`].
+//!
+//! # Features
+//! - `sha256`: expected hashes, as a condition on the old content and a check of the new. Off by default.
+
 #[cfg(not(target_os = "linux"))]
 compile_error!("steadfast works on Linux only: it is built on renameat2, openat2 and O_TMPFILE");
 
+#[cfg(target_os = "linux")]
 mod durability;
+#[cfg(target_os = "linux")]
 mod error;
+#[cfg(target_os = "linux")]
 pub mod publish;
+#[cfg(target_os = "linux")]
 pub mod root;
+#[cfg(target_os = "linux")]
 pub mod sys;
+#[cfg(target_os = "linux")]
 pub mod tree;
 
+#[cfg(target_os = "linux")]
 pub use durability::Durability;
+#[cfg(target_os = "linux")]
 pub use error::{DiskState, Error, ErrorKind, Result};
+#[cfg(target_os = "linux")]
 pub use root::{Backend, Capabilities, Dir, Name, Root, RootOptions, Scope};
 
 // The README's example is compiled and run with the others.
