@@ -6,7 +6,8 @@
 //!
 //! Environment, entries separated by `;`:
 //! `deny:NAME=ERRNO` answers every call of that name with the errno, from the start;
-//! `fail:N=ERRNO`, `stop-before:N`, `stop-after:N` act on the N-th call (from 1) after [`arm_from_env`].
+//! `fail:N=ERRNO`, `stop-before:N`, `stop-after:N` act on the N-th call (from 1) after [`arm_from_env`];
+//! `arm` counts from the start of the process.
 
 use super::Errno;
 use super::errno::errno_from_name;
@@ -91,6 +92,7 @@ pub fn deny<R>(calls: &[(&str, Errno)], f: impl FnOnce() -> R) -> R {
 
 #[derive(Debug, Default)]
 struct FromEnv {
+    armed: bool,
     plan: Option<Plan>,
     deny: Vec<(String, Errno)>,
 }
@@ -124,6 +126,7 @@ fn parse(text: &str) -> FromEnv {
     for entry in text.split(';').filter(|e| !e.is_empty()) {
         let (verb, rest) = entry.split_once(':').unwrap_or((entry, ""));
         match (verb, rest.split_once('=')) {
+            ("arm", None) => out.armed = true,
             ("deny", Some((name, e))) => out.deny.push((name.to_owned(), errno(e))),
             ("fail", Some((n, e))) => {
                 out.plan = Some(Plan {
@@ -168,7 +171,7 @@ pub(crate) fn pass<T>(
         l.seen.push(name);
         l.plan.filter(|p| p.at == l.seen.len() as u64)
     });
-    if ARMED.load(Ordering::Relaxed) {
+    if env.armed || ARMED.load(Ordering::Relaxed) {
         let n = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
         due = due.or(env.plan.filter(|p| p.at == n));
     }
@@ -231,7 +234,9 @@ mod tests {
 
     #[test]
     fn reads_the_environment() {
+        assert!(parse("fail:2=EIO;arm").armed);
         let env = parse("deny:openat2=ENOSYS;stop-after:7");
+        assert!(!env.armed);
         assert_eq!(env.deny, [("openat2".to_owned(), Errno::NOSYS)]);
         assert_eq!(
             env.plan,
