@@ -125,3 +125,12 @@ pub(crate) fn names(dir: &std::path::Path) -> Vec<std::ffi::OsString> {
     names.sort();
     names
 }
+
+/// Whether the file system under test exchanges names; what needs it gives 6 where it does not.
+pub(crate) fn exchanges(d: &std::path::Path) -> bool {
+    let json = run(d, ["doctor", "--json"]).expect(0).json();
+    let features = json["features"].as_array().unwrap();
+    features
+        .iter()
+        .any(|f| f["name"] == "rename-exchange" && f["answer"] == "yes")
+}

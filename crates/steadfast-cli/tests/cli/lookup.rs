@@ -11,6 +11,17 @@ fn lookup(d: &Path, args: &[&str]) -> Ran {
     run(d, ["lookup", "--json", "--root", "jail"].iter().chain(args))
 }
 
+/// The resolvers that can answer here: without openat2, asking for it gives its errno and nothing else.
+fn resolvers(d: &Path) -> Vec<&'static str> {
+    let kernel = lookup(d, &["--resolver", "openat2", "."]);
+    if kernel.code == 0 {
+        return vec!["auto", "openat2", "walk"];
+    }
+    let errno = kernel.error()["errno"].clone();
+    assert!(errno == "ENOSYS" || errno == "EPERM", "{kernel:?}");
+    vec!["auto", "walk"]
+}
+
 /// A root with links that lead inside and outside.
 fn jail(d: &Path) {
     fs::create_dir_all(d.join("jail/a/b")).unwrap();
@@ -36,7 +47,7 @@ fn what_is_there_is_the_same_for_both_resolvers() {
     ];
     for (path, canonical, kind) in cases {
         let meta = fs::metadata(d.join("jail").join(path)).unwrap();
-        for resolver in ["auto", "openat2", "walk"] {
+        for resolver in resolvers(d) {
             let json = lookup(d, &["--resolver", resolver, path]).expect(0).json();
             assert_eq!(json["canonical"], *canonical, "{path} by {resolver}");
             assert_eq!(json["type"], *kind);
@@ -63,7 +74,7 @@ fn refusals_have_their_names() {
         (&["--no-symlinks", "in"], "ELOOP", "symlink_loop", 1),
     ];
     for (args, errno, kind, code) in cases {
-        for resolver in ["auto", "openat2", "walk"] {
+        for resolver in resolvers(d) {
             let args = [&["--resolver", resolver], *args].concat();
             let error = lookup(d, &args).expect(*code).error();
             assert_eq!(error["errno"], *errno, "{args:?}");
@@ -85,7 +96,7 @@ fn in_root_is_as_chroot() {
         ("absolute", "a/file"),
         ("../../a", "a"),
     ] {
-        for resolver in ["openat2", "walk"] {
+        for resolver in resolvers(d) {
             let json = lookup(d, &["--in-root", "--resolver", resolver, path])
                 .expect(0)
                 .json();
@@ -100,7 +111,7 @@ fn a_symlink_itself_is_seen_on_request() {
     let d = dir.path();
     jail(d);
     for path in ["in", "out", "loop"] {
-        for resolver in ["openat2", "walk"] {
+        for resolver in resolvers(d) {
             let args = ["--no-follow", "--resolver", resolver, path];
             let json = lookup(d, &args).expect(0).json();
             assert_eq!(json["type"], "symlink");
