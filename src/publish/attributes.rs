@@ -6,12 +6,13 @@
 //! there. All of it is done before the file is synced and long before it has its name, so that an error
 //! means "not replaced".
 
-use super::{Note, acl};
+use super::Note;
 use crate::Name;
 use crate::sys::{
     self, AsFd, AtFlags, BorrowedFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Uid, XattrFlags,
 };
 use crate::sys::{Timespec, Timestamps, UTIME_OMIT};
+use crate::tree::acl;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
@@ -314,27 +315,17 @@ fn apply_mode(
     let Some(old) = old.filter(|_| preserve.mode) else {
         return Ok(());
     };
-    let mut mode = old.meta.mode().as_raw_mode();
-    // A right that was meant for another owner or group must not fall to ours.
-    if !kept.owner {
-        mode &= !Mode::SUID.as_raw_mode();
-    }
-    if !kept.group {
-        mode &= !Mode::SGID.as_raw_mode();
-    }
+    let was = old.meta.mode().as_raw_mode();
+    let mut mode = acl::permitted(was, kept.owner, kept.group);
     let (others, list) = (mode & 0o7, &old.acl);
+    // Where there is a list, or may be one, the mode's group bits are its mask.
     let group = match list {
-        _ if !kept.group => others & (mode >> 3),
-        Acl::None => (mode >> 3) & 0o7,
-        Acl::List(acl) => acl::group_rights(acl).unwrap_or(0) & (mode >> 3),
-        Acl::Unknown => others & (mode >> 3),
+        Acl::None => 7,
+        Acl::List(acl) => acl::group_rights(acl).unwrap_or(0),
+        Acl::Unknown => others,
     };
-    mode = (mode & !0o070) | (group & 0o7) << 3;
-    // A directory's default list may have come along at creation; the replaced file's rights are its own.
-    // Asked for first: removing what is not there costs some file systems a transaction.
-    if sys::fgetxattr(fd, acl::ACCESS).is_ok_and(|list| list.is_some()) {
-        sys::fremovexattr(fd, acl::ACCESS).map_err(|e| ("fremovexattr", e))?;
-    }
+    mode &= !0o070 | group << 3;
+    acl::drop_inherited(fd, new.is_dir())?;
     if mode != new.mode().as_raw_mode() {
         chmod(Mode::from_raw_mode(mode))?;
     }
@@ -347,9 +338,7 @@ fn apply_mode(
             }
         }
         Acl::List(_) => notes.push(Note::AclNotKept),
-        Acl::Unknown if group != (old.meta.mode().as_raw_mode() >> 3) & 0o7 => {
-            notes.push(Note::AclNotKept);
-        }
+        Acl::Unknown if (mode ^ was) & 0o070 != 0 => notes.push(Note::AclNotKept),
         Acl::Unknown | Acl::None => {}
     }
     Ok(())

@@ -28,7 +28,6 @@
 //! [`Durability::None`]: crate::Durability::None
 //! [`Durability::Full`]: crate::Durability::Full
 
-mod acl;
 mod attributes;
 mod batch;
 mod existing;

@@ -1,10 +1,11 @@
 //! Copying a tree.
 
+use super::acl::drop_inherited;
 use super::chain::{Chain, Identity, READ_DIR, look, look_at, path_of};
 use super::content::{Copier, Failure};
 use super::links::Links;
 pub use super::meta::{Keep, Preserve};
-use super::meta::{carry, chmod_place, drop_inherited, owner, permitted, times};
+use super::meta::{carry, chmod_place, owner, permitted, times};
 use super::remove::{RemoveOptions, remove};
 use super::walk::{Entry, Event, Walk, trouble_error};
 use super::{Progress, Watch};
@@ -186,7 +187,7 @@ pub(crate) fn copy_file(
     let fail = |(call, e)| Error::new(OPERATION, call, e);
     let meta = look(from).map_err(|e| fail(("statx", e)))?;
     let mut done = copy_content(from, to, watch)?;
-    drop_inherited(to).map_err(fail)?;
+    drop_inherited(to, false).map_err(fail)?;
     let missed = carry(from, &meta, to, preserve).map_err(fail)?;
     done.owners_missed = missed.owner.into();
     done.xattrs_missed = missed.xattrs;
@@ -382,7 +383,7 @@ impl<'a, 'w> Work<'a, 'w> {
         if top {
             self.made = Made::Known(Identity::of(&own));
             self.creator = Some(own.uid());
-            drop_inherited(fd.as_fd())?;
+            drop_inherited(fd.as_fd(), true)?;
         } else {
             self.check_creator(&own)?;
             if self.to.id().is_some_and(|above| above.crosses_to(&own)) {
@@ -551,7 +552,7 @@ impl<'a, 'w> Work<'a, 'w> {
             own = look(&to).map_err(|e| ("statx", e))?;
             if top {
                 self.made = Made::Known(Identity::of(&own));
-                drop_inherited(to.as_fd())?;
+                drop_inherited(to.as_fd(), false)?;
             }
             self.check_creator(&own)?;
         }

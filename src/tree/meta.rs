@@ -1,5 +1,6 @@
 //! Carrying owner, mode, extended attributes, ACLs and times from one file to its copy.
 
+use super::acl;
 use super::chain::look;
 use crate::sys::{self, BorrowedFd, Errno, Metadata, Mode, Timestamps, XattrFlags};
 
@@ -61,9 +62,6 @@ pub(super) struct Missed {
 
 pub(super) type Refused = (&'static str, Errno);
 
-const ACL: &std::ffi::CStr = c"system.posix_acl_access";
-const DEFAULT_ACL: &std::ffi::CStr = c"system.posix_acl_default";
-
 /// A refusal that best effort lives with: rights, support, size.
 fn tolerable(e: Errno) -> bool {
     matches!(
@@ -100,9 +98,9 @@ pub(super) fn carry(
         xattrs: 0,
     };
     let mode = permitted(meta, !kept || preserve.owner == Keep::No, to)?;
-    let mut acl = None;
+    let mut list = None;
     if preserve.xattrs == Keep::No {
-        acl = read_acl(from)?;
+        list = read_acl(from)?;
     } else {
         let names = match sys::flistxattr(from) {
             Ok(names) => names,
@@ -120,24 +118,25 @@ pub(super) fn carry(
                 }
                 Err(e) => return Err(("fgetxattr", e)),
             };
-            if *name == *ACL {
-                acl = Some(value);
+            if *name == *acl::ACCESS {
+                list = Some(value);
             } else if !set(to, &name, &value, preserve.xattrs)? {
                 missed.xattrs += 1;
             }
         }
     }
     let chmod = |mode| sys::fchmod(to, mode).map_err(|e| ("fchmod", e));
-    match acl {
+    match list {
         None => chmod(mode)?,
-        Some(acl) => {
+        Some(list) => {
             // In the mode of a file with an ACL the group's bits are the mask, which may permit more than
             // the group has: they come with the ACL, in one step.
             let without = mode.difference(Mode::RWXG);
             chmod(without)?;
-            if preserve.xattrs == Keep::No || !set(to, ACL, &acl, preserve.xattrs)? {
+            if preserve.xattrs == Keep::No || !set(to, acl::ACCESS, &list, preserve.xattrs)? {
                 missed.xattrs += u64::from(preserve.xattrs != Keep::No);
-                chmod(without | (group_of(&acl) & mode))?;
+                let group = acl::group_rights(&list).unwrap_or(0) << 3;
+                chmod(without | (Mode::from_raw_mode(group) & mode))?;
             }
         }
     }
@@ -171,21 +170,13 @@ pub(super) fn owner(
 
 /// The mode to give the file `to`: what was meant for another owner or group than it has is left out.
 pub(super) fn permitted(meta: &Metadata, check: bool, to: BorrowedFd<'_>) -> Result<Mode, Refused> {
-    let mut mode = meta.mode();
     if !check {
-        return Ok(mode);
+        return Ok(meta.mode());
     }
     let now = look(to).map_err(|e| ("statx", e))?;
-    if now.uid() != meta.uid() {
-        mode.remove(Mode::SUID);
-    }
-    if now.gid() != meta.gid() {
-        mode.remove(Mode::SGID);
-        // A group gets what everybody has.
-        let others = Mode::from_bits_truncate((mode & Mode::RWXO).bits() << 3);
-        mode.remove(Mode::RWXG.difference(others));
-    }
-    Ok(mode)
+    let (same_owner, same_group) = (now.uid() == meta.uid(), now.gid() == meta.gid());
+    let mode = acl::permitted(meta.mode().as_raw_mode(), same_owner, same_group);
+    Ok(Mode::from_raw_mode(mode))
 }
 
 pub(super) fn times(meta: &Metadata) -> Timestamps {
@@ -210,66 +201,8 @@ fn set(
 }
 
 fn read_acl(from: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Refused> {
-    match sys::fgetxattr(from, ACL) {
+    match sys::fgetxattr(from, acl::ACCESS) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
         done => done.map_err(|e| ("fgetxattr", e)),
-    }
-}
-
-/// Takes away what a new file has inherited from its directory's default ACL, which could permit more than
-/// the source does.
-pub(super) fn drop_inherited(to: BorrowedFd<'_>) -> Result<(), Refused> {
-    for name in [ACL, DEFAULT_ACL] {
-        match sys::fremovexattr(to, name) {
-            // There was none, none can be, or (the default one) not on a file.
-            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::ACCESS) => {}
-            Err(e) => return Err(("fremovexattr", e)),
-        }
-    }
-    Ok(())
-}
-
-/// What an ACL permits the owning group: its own entry, limited by the mask. Nothing, if it is not
-/// understood.
-///
-/// Layout: a version in 4 bytes, then entries of tag and permissions in 2 bytes each and an id in 4,
-/// little-endian (linux/posix_acl_xattr.h).
-fn group_of(acl: &[u8]) -> Mode {
-    const GROUP_OBJ: u16 = 0x04;
-    const MASK: u16 = 0x10;
-    let (mut group, mut mask) = (0, 7);
-    for entry in acl.get(4..).unwrap_or_default().chunks_exact(8) {
-        let bits = u16::from_le_bytes([entry[2], entry[3]]);
-        match u16::from_le_bytes([entry[0], entry[1]]) {
-            GROUP_OBJ => group = bits,
-            MASK => mask = bits,
-            _ => {}
-        }
-    }
-    Mode::from_bits_truncate(u32::from(group & mask & 7) << 3)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_groups_own_bits_come_out_of_an_acl() {
-        // user::rw-, user:1:rwx, group::r-x, mask::rw-, other::---
-        let entries: [(u16, u16, u32); 5] = [
-            (1, 6, u32::MAX),
-            (2, 7, 1),
-            (4, 5, u32::MAX),
-            (16, 6, u32::MAX),
-            (32, 0, u32::MAX),
-        ];
-        let mut acl = vec![2, 0, 0, 0];
-        for (tag, bits, id) in entries {
-            acl.extend(tag.to_le_bytes());
-            acl.extend(bits.to_le_bytes());
-            acl.extend(id.to_le_bytes());
-        }
-        assert_eq!(group_of(&acl), Mode::RGRP);
-        assert_eq!(group_of(b"??"), Mode::empty());
     }
 }

@@ -11,6 +11,7 @@
 //! Paths in the errors of this module begin with the name of the tree itself, or, from the methods of
 //! [`Root`](crate::Root), with the path that the caller gave.
 
+pub(crate) mod acl;
 mod chain;
 mod content;
 mod copy;

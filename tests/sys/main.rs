@@ -165,7 +165,7 @@ fn facts_and_identities() {
     assert_eq!((std.dev(), std.ino()), (file.id().dev, file.id().ino));
     assert_eq!(
         (std.mtime(), std.mtime_nsec()),
-        (file.mtime().tv_sec, file.mtime().tv_nsec as i64)
+        (file.mtime().tv_sec, file.mtime().tv_nsec)
     );
     assert!(file.mount_id().is_some() && file.mount_id() == itself.mount_id());
     assert!(sys::fs_kind(&at).is_ok());
@@ -206,7 +206,7 @@ fn content_is_copied_reserved_and_its_holes_are_found() {
         (
             sys::pwrite(&file, b"x", 0),
             sys::pread(
-                &File::open(tmp.path().join("sparse")).unwrap(),
+                File::open(tmp.path().join("sparse")).unwrap(),
                 &mut buf,
                 1 << 20
             )

@@ -3,10 +3,13 @@
 //! Format: `linux/posix_acl_xattr.h`; a version (2, four bytes), then entries of tag, permissions (two bytes
 //! each) and id (four bytes), little-endian. Semantics: acl(5).
 
+use crate::sys::{self, BorrowedFd, Errno};
 use std::ffi::CStr;
 
 /// The access list's attribute.
-pub(super) const ACCESS: &CStr = c"system.posix_acl_access";
+pub(crate) const ACCESS: &CStr = c"system.posix_acl_access";
+/// A directory's list for what is made in it.
+const DEFAULT: &CStr = c"system.posix_acl_default";
 
 const VERSION: u32 = 2;
 const GROUP_OBJ: u16 = 0x04;
@@ -14,7 +17,7 @@ const MASK: u16 = 0x10;
 
 /// What the owning group itself may do: its own entry under the mask. Where an access list exists, the mode's
 /// group bits are the mask, which may be wider. `None` if the bytes are not an access list.
-pub(super) fn group_rights(acl: &[u8]) -> Option<u32> {
+pub(crate) fn group_rights(acl: &[u8]) -> Option<u32> {
     let (version, entries) = acl.split_first_chunk::<4>()?;
     if u32::from_le_bytes(*version) != VERSION || !entries.len().is_multiple_of(8) {
         return None;
@@ -26,6 +29,42 @@ pub(super) fn group_rights(acl: &[u8]) -> Option<u32> {
         })
     };
     Some(find(GROUP_OBJ)? & find(MASK).unwrap_or(7))
+}
+
+/// The rights of owner, group and others (with set-user-id, set-group-id and sticky) that a copy may have whose
+/// owner or group is not that of its original: what was meant for another owner or group must not fall to
+/// ours. A group that is another one gets what everybody has.
+pub(crate) fn permitted(mode: u32, same_owner: bool, same_group: bool) -> u32 {
+    let mut mode = mode & 0o7777;
+    if !same_owner {
+        mode &= !0o4000;
+    }
+    if !same_group {
+        mode &= !0o2000;
+        mode &= !0o070 | (mode & 0o007) << 3;
+    }
+    mode
+}
+
+/// Takes away what a new file has inherited from its directory's default list, which could permit more than its
+/// original does. Asked for first: removing what is not there costs some file systems a transaction.
+pub(crate) fn drop_inherited(
+    to: BorrowedFd<'_>,
+    is_dir: bool,
+) -> Result<(), (&'static str, Errno)> {
+    for name in if is_dir {
+        &[ACCESS, DEFAULT][..]
+    } else {
+        &[ACCESS]
+    } {
+        if sys::fgetxattr(to, *name).is_ok_and(|list| list.is_some()) {
+            match sys::fremovexattr(to, *name) {
+                Ok(()) | Err(Errno::NODATA) => {}
+                Err(e) => return Err(("fremovexattr", e)),
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -57,5 +96,14 @@ mod tests {
         assert_eq!(group_rights(&list[..list.len() - 1]), None);
         assert_eq!(group_rights(&[3, 0, 0, 0]), None);
         assert_eq!(group_rights(b""), None);
+    }
+
+    #[test]
+    fn another_owner_or_group_gets_no_right_of_the_first() {
+        assert_eq!(permitted(0o106755, true, true), 0o6755);
+        assert_eq!(permitted(0o6755, false, true), 0o2755);
+        assert_eq!(permitted(0o6775, true, false), 0o4755);
+        assert_eq!(permitted(0o2660, false, false), 0o600);
+        assert_eq!(permitted(0o0646, true, false), 0o646);
     }
 }
