@@ -376,7 +376,7 @@ impl fmt::Display for Error {
             write!(f, " {path:?}")?;
         }
         if let Some(other) = &e.other {
-            write!(f, " and {other:?}")?;
+            write!(f, " -> {other:?}")?;
         }
         f.write_str(": ")?;
         match e.errno {
