@@ -37,15 +37,15 @@
 //!
 //! # Errors
 //! [`Error`] says what was tried, on which path, the errno, and what state the disk is in ([`DiskState`]): an
-//! error after the rename is another matter than one before it. It converts into [`std::io::Error`] and can be
-//! found in it again ([`Error::of`]).
+//! error after the rename is another matter than one before it. It converts into [`std::io::Error`] and can
+//! be found in it again ([`Error::of`]).
 //!
 //! # What it does not do
 //! - Several files are not changed as one; [`publish::Batch`] makes each atomic and all durable.
 //! - A replaced file is a new inode: other hard links and open descriptors keep the old one.
 //! - fsync is trusted: a device that lies about it loses data.
-//! - It is for Linux only. Kernel 5.6 or later has everything that is needed; what older kernels and other file
-//!   systems lack is replaced where that is safe, else it is [`ErrorKind::Unsupported`].
+//! - It is for Linux only. Kernel 5.6 or later has everything that is needed; what older kernels and other
+//!   file systems lack is replaced where that is safe, else it is [`ErrorKind::Unsupported`].
 //!
 //! # Features
 //! - `sha256`: expected hashes, as a condition on the old content and a check of the new. Off by default.

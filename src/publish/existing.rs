@@ -87,9 +87,9 @@ impl FolderOptions {
     }
 
     /// Publishes a copy of the folder or file `from` beneath `from_root` at `to` beneath `to_root`: staged
-    /// beside the target with all attributes of the source, made durable, published by one rename or exchange. The
-    /// source may be on another file system, and stays. Of a replaced folder or file nothing is kept but what
-    /// [`keep_old`](Self::keep_old) says. `watch` hears of every step and can stop it.
+    /// beside the target with all attributes of the source, made durable, published by one rename or
+    /// exchange. The source may be on another file system, and stays. Of a replaced folder or file nothing
+    /// is kept but what [`keep_old`](Self::keep_old) says. `watch` hears of every step and can stop it.
     ///
     /// # Errors
     /// As [`publish`](Self::publish) and [`tree::copy`](crate::tree::copy); what was staged is removed.

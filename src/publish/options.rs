@@ -220,9 +220,9 @@ impl FileOptions {
         self.write_with(root, path, |pending| file::copy_from(&mut reader, pending))
     }
 
-    /// Publishes the content of an open file, from its start: shared with it where the file system can (`FICLONE`),
-    /// else copied by the kernel, else through a buffer; holes stay holes. Of its attributes none is taken over. The
-    /// descriptor's offset moves.
+    /// Publishes the content of an open file, from its start: shared with it where the file system can
+    /// (`FICLONE`), else copied by the kernel, else through a buffer; holes stay holes. Of its attributes
+    /// none is taken over. The descriptor's offset moves.
     ///
     /// # Errors
     /// As [`write`](Self::write); `EINVAL` or `EISDIR` for what cannot be read.

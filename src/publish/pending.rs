@@ -179,8 +179,8 @@ impl<'r> PendingFile<'r> {
         Ok(())
     }
 
-    /// Copies an unnamed file that cannot get a name here (no `AT_EMPTY_PATH`, no procfs) into a named one, content
-    /// and attributes.
+    /// Copies an unnamed file that cannot get a name here (no `AT_EMPTY_PATH`, no procfs) into a named one,
+    /// content and attributes.
     fn restage(&mut self) -> Result<Name> {
         let fail = |call, e| Error::new(REPLACE, call, e);
         let dir = self.staged.dir.as_fd().try_clone_to_owned();
