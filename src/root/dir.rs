@@ -39,9 +39,11 @@ impl Dir {
     ///
     /// Where the directory may be searched and written but not read, it cannot be opened for fsync; then the
     /// whole file system is synced instead (syncfs(2)), through a file that is made there for a moment.
+    /// That reports write errors since Linux 5.8.
     ///
     /// # Errors
-    /// As fsync(2). After an error the state on the device is unknown; calling again proves nothing.
+    /// As fsync(2). `EACCES`: it may be neither read nor written, and so not be opened. After an error of
+    /// fsync the state on the device is unknown; calling again proves nothing.
     pub fn sync(&self) -> Result<()> {
         sync_names(self.as_fd()).map_err(|e| Error::new("sync directory", "fsync", e))
     }
