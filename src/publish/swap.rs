@@ -32,6 +32,13 @@ const SWAP: &str = "swap";
 /// assert!(tmp.path().join("next").is_dir());
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// [`ErrorKind::Unsupported`]: crate::ErrorKind::Unsupported
+/// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
+/// [`ErrorKind::CrossDevice`]: crate::ErrorKind::CrossDevice
+/// [`ErrorKind::LowerLayer`]: crate::ErrorKind::LowerLayer
+/// [`ErrorKind::Busy`]: crate::ErrorKind::Busy
+/// [`ErrorKind::InvalidInput`]: crate::ErrorKind::InvalidInput
 pub fn swap(
     root_a: &Root,
     a: impl AsRef<Path>,

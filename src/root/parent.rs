@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn splits_as_the_kernel_does() {
-        let cases: &[(&[u8], (&[u8], &[u8], bool))] = &[
+        type Case<'a> = (&'a [u8], (&'a [u8], &'a [u8], bool));
+        let cases: &[Case<'_>] = &[
             (b"a", (b"", b"a", false)),
             (b"a/", (b"", b"a", true)),
             (b"a//b", (b"a//", b"b", false)),
