@@ -165,7 +165,9 @@ impl Corpus {
             top: top.to_path_buf(),
             labels: HashMap::new(),
             tree: open(&tree).unwrap(),
-            proc: open(Path::new("/proc")).ok(),
+            proc: open(Path::new("/proc/self"))
+                .and_then(|_| open(Path::new("/proc")))
+                .ok(),
             full,
         };
         corpus.label();

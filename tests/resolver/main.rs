@@ -5,9 +5,14 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests, too, fail by panicking.
 
+mod again;
+mod attack;
+mod blocked;
+mod children;
 #[path = "../common/mod.rs"]
 mod common;
 mod corpus;
+mod depth;
 mod generated;
 mod model;
 mod support;

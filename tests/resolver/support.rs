@@ -121,3 +121,10 @@ impl Rng {
         &of[self.below(of.len())]
     }
 }
+
+/// Says that something was not tested, where the harness does not swallow it.
+pub(crate) fn skipped(line: &str) {
+    use std::io::Write;
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "{line}").unwrap();
+}

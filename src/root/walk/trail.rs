@@ -251,3 +251,71 @@ impl<'r> Trail<'r> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_dir(dir: impl AsFd, name: &str) -> OwnedFd {
+        sys::openat(dir, name, THROUGH, Mode::empty()).unwrap()
+    }
+
+    /// A trail of `levels` below `root`, made on the way, and the directories' identities.
+    fn walk_down(root: &OwnedFd, levels: usize, limit: usize) -> (Trail<'_>, Vec<FileId>) {
+        let id = |fd: BorrowedFd<'_>| sys::statx(fd, c"", AtFlags::EMPTY_PATH).unwrap().id();
+        let mut trail = Trail::new(root.as_fd(), 0, limit);
+        let mut ids = vec![id(root.as_fd())];
+        for _ in 0..levels {
+            sys::mkdirat(trail.here(), c"d", Mode::RWXU).unwrap();
+            trail.set_candidate(b"d");
+            let next = open_dir(trail.here(), "d");
+            ids.push(id(next.as_fd()));
+            trail.enter(next).unwrap();
+            assert!(trail.open.len() <= limit);
+        }
+        (trail, ids)
+    }
+
+    #[test]
+    fn up_again_is_the_way_that_was_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = open_dir(sys::CWD, dir.path().to_str().unwrap());
+        let (mut trail, ids) = walk_down(&root, 200, 20);
+        for id in ids.iter().rev().skip(1) {
+            trail.leave().unwrap();
+            assert!(trail.open.len() <= 20);
+            let here = sys::statx(trail.here(), c"", AtFlags::EMPTY_PATH).unwrap();
+            assert_eq!(here.id(), *id);
+        }
+        assert!(trail.at_root());
+        assert!(trail.leave().is_ok() && trail.at_root());
+    }
+
+    /// The number of directories opened to come up again grows little faster than the number of levels.
+    #[test]
+    fn up_again_is_not_much_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = open_dir(sys::CWD, dir.path().to_str().unwrap());
+        let levels = 600;
+        let (mut trail, _) = walk_down(&root, levels, 32);
+        let ((), calls) = sys::hook::scope(None, || {
+            while !trail.at_root() {
+                trail.leave().unwrap();
+            }
+        });
+        let opens = calls.iter().filter(|name| **name == "openat").count();
+        assert!(opens < 4 * levels, "{opens}");
+    }
+
+    #[test]
+    fn another_directory_in_the_place_of_a_closed_one_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = open_dir(sys::CWD, dir.path().to_str().unwrap());
+        let (mut trail, _) = walk_down(&root, 60, 20);
+        let top = dir.path();
+        std::fs::rename(top.join("d/d/d"), top.join("away")).unwrap();
+        std::fs::create_dir_all(top.join("d/d/d").join("d/".repeat(57))).unwrap();
+        let stopped = (0..60).find_map(|_| trail.leave().err());
+        assert_eq!(stopped, Some(Stop::Changed));
+    }
+}
