@@ -24,6 +24,7 @@
 //! | remove what a killed process left | [`publish::sweep`] |
 //! | open, create, rename, remove beneath a directory that no path may leave | [`Root`] |
 //! | walk, copy, remove or sync a tree that others change meanwhile | [`tree`] |
+//! | keep several processes or threads out of each other's paths | [`claim::Claims`] |
 //! | know what this file system can do | [`Capabilities`] |
 //! | `renameat2`, `openat2`, `O_TMPFILE`, locks, with types and nothing more | [`sys`] |
 //!
@@ -34,6 +35,7 @@
 //! - [`root`]: a held directory, every path resolved beneath it.
 //! - [`tree`]: whole trees by descriptor.
 //! - [`publish`]: one file or one folder, atomically.
+//! - [`claim`]: who works where; it uses only `sys` and a directory handle.
 //!
 //! # Errors
 //! [`Error`] says what was tried, on which path, the errno, and what state the disk is in ([`DiskState`]): an
@@ -53,6 +55,8 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("steadfast works on Linux only: it is built on renameat2, openat2 and O_TMPFILE");
 
+#[cfg(target_os = "linux")]
+pub mod claim;
 #[cfg(target_os = "linux")]
 mod durability;
 #[cfg(target_os = "linux")]
