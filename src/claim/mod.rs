@@ -21,7 +21,7 @@
 //! assert!(claims.try_claim(&[Want::shared(page.clone())]).is_err());
 //! drop(held);
 //! claims.try_claim(&[Want::shared(page)])?;
-//! # Ok::<(), steadfast::Error>(())
+//! # Ok::<(), std::io::Error>(())
 //! ```
 
 mod node;
