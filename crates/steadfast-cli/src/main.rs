@@ -3,7 +3,9 @@
 mod args;
 mod commands;
 mod exit;
+mod failure;
 mod output;
+mod paths;
 mod place;
 mod progress;
 mod signals;
@@ -12,7 +14,8 @@ mod stdin;
 use args::Cli;
 use clap::FromArgMatches;
 use exit::Exit;
-use output::{Failure, Ui};
+use failure::Failure;
+use output::Ui;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -100,12 +103,7 @@ impl Early {
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             let lines = text.lines().map(str::trim).take_while(|l| !l.is_empty());
             let line = lines.collect::<Vec<_>>().join(" ");
-            let object = serde_json::json!({
-                "error": line,
-                "kind": "usage",
-                "disk_state": "unchanged",
-                "exit_code": Exit::Usage.code(),
-            });
+            let object = Failure::usage(line).object(None);
             output::eprint(&format!("{object}\n"));
         } else {
             // Nobody is left to tell if stderr is closed.

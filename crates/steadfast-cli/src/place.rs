@@ -2,7 +2,7 @@
 
 use crate::args::RootArg;
 use crate::exit::Exit;
-use crate::output::Failure;
+use crate::failure::Failure;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,9 @@
 //! A copy that appears whole: what `cp` and `publish --copy` share.
 
 use super::{Done, described, verb};
-use crate::output::{Failure, Report, Ui, count, shown};
+use crate::failure::Failure;
+use crate::output::{Report, Ui};
+use crate::paths::{count, shown};
 use crate::place::Place;
 use crate::progress::Watcher;
 use std::ops::ControlFlow;

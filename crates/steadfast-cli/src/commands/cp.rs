@@ -3,7 +3,9 @@
 use super::{Done, copy, making};
 use crate::args::CpArgs;
 use crate::exit::Exit;
-use crate::output::{Failure, Ui, insert_path};
+use crate::failure::Failure;
+use crate::output::Ui;
+use crate::paths::insert_path;
 use crate::place::Place;
 use steadfast::publish::{FolderOptions, FolderTarget};
 

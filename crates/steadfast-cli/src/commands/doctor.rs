@@ -2,7 +2,9 @@
 
 use super::Done;
 use crate::args::DoctorArgs;
-use crate::output::{Failure, Report, Text, count, shown};
+use crate::failure::Failure;
+use crate::output::{Report, Text};
+use crate::paths::{count, shown};
 use clap::builder::styling::AnsiColor;
 use serde_json::{Value, json};
 use steadfast::Root;

@@ -2,7 +2,9 @@
 
 use super::Done;
 use crate::args::{LookupArgs, ResolverArg};
-use crate::output::{Failure, Report, Text, shown};
+use crate::failure::Failure;
+use crate::output::{Report, Text};
+use crate::paths::shown;
 use crate::place::{Place, split};
 use std::path::{Path, PathBuf};
 use steadfast::sys::{FileType, Mode, OFlags};

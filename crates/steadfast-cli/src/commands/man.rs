@@ -3,7 +3,9 @@
 use super::Done;
 use crate::args::{Cli, ManArgs};
 use crate::exit::TABLE;
-use crate::output::{Failure, Report, Text, path_values};
+use crate::failure::Failure;
+use crate::output::{Report, Text};
+use crate::paths::path_values;
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use std::io;

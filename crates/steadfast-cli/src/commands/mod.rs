@@ -14,7 +14,9 @@ mod sync;
 mod write;
 
 use crate::args::{Command, DurabilityArg, ParentsArg, RootArg};
-use crate::output::{Failure, Report, Ui, count};
+use crate::failure::Failure;
+use crate::output::{Report, Ui};
+use crate::paths::count;
 use crate::place::{Place, split};
 use std::path::Path;
 use steadfast::publish::{Note, Receipt};

@@ -2,7 +2,9 @@
 
 use super::{Done, copy, described, making, verb};
 use crate::args::PublishArgs;
-use crate::output::{Failure, Report, Ui, shown};
+use crate::failure::Failure;
+use crate::output::{Report, Ui};
+use crate::paths::shown;
 use crate::place::Place;
 use steadfast::publish::{FolderOptions, FolderTarget};
 

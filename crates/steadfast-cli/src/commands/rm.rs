@@ -3,7 +3,9 @@
 use super::Done;
 use crate::args::RmArgs;
 use crate::exit::Exit;
-use crate::output::{Failure, Report, Ui, count, path_values, shown};
+use crate::failure::Failure;
+use crate::output::{Report, Ui};
+use crate::paths::{count, path_values, shown};
 use crate::place::Place;
 use crate::progress::Watcher;
 use crate::signals;

@@ -2,7 +2,8 @@
 
 use super::Done;
 use crate::args::SwapArgs;
-use crate::output::{Report, shown};
+use crate::output::Report;
+use crate::paths::shown;
 use crate::place::Place;
 use steadfast::publish;
 

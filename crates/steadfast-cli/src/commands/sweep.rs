@@ -3,7 +3,9 @@
 use super::Done;
 use crate::args::SweepArgs;
 use crate::exit::Exit;
-use crate::output::{Failure, Report, Text, path_value, path_values, shown};
+use crate::failure::Failure;
+use crate::output::{Report, Text};
+use crate::paths::{path_value, path_values, shown};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use steadfast::Root;

@@ -2,7 +2,9 @@
 
 use super::Done;
 use crate::args::SyncArgs;
-use crate::output::{Failure, Report, Ui, path_values, shown};
+use crate::failure::Failure;
+use crate::output::{Report, Ui};
+use crate::paths::{path_values, shown};
 use crate::place::Place;
 use crate::progress::Watcher;
 use crate::signals;

@@ -2,7 +2,8 @@
 
 use super::{Done, described, making, verb};
 use crate::args::WriteArgs;
-use crate::output::{Report, Ui, shown};
+use crate::output::{Report, Ui};
+use crate::paths::shown;
 use crate::stdin::Stdin;
 use std::io::{self, IsTerminal};
 use steadfast::publish::{FileOptions, Target, Version};
@@ -24,7 +25,7 @@ pub(crate) fn run(args: &WriteArgs, ui: &Ui) -> Done {
         options = options.expect_sha256(hash);
     }
     if io::stdin().is_terminal() && ui.progress() {
-        ui.warn("reading from the terminal; Ctrl-D at the start of a line ends it");
+        ui.warn("reading the terminal; Ctrl-D at the start of a line ends it");
     }
     let mut stdin = Stdin::new();
     let receipt = options
