@@ -1,8 +1,11 @@
 //! Running the command and looking at what it said.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// A fresh directory below `STEADFAST_TEST_DIR`, or below the system's place for temporary files.
 pub(crate) fn dir() -> tempfile::TempDir {
@@ -39,6 +42,23 @@ impl Ran {
         assert_eq!(self.stdout, "", "a failure says nothing on stdout");
         let error = parse(&self.stderr);
         assert_eq!(error["exit_code"], self.code, "{self:#?}");
+        let fields = [
+            "error",
+            "operation",
+            "kind",
+            "errno",
+            "errno_number",
+            "system_call",
+            "path",
+            "disk_state",
+            "advice",
+            "left_behind",
+            "exit_code",
+            "command",
+        ];
+        for field in fields {
+            assert!(error.get(field).is_some(), "{field}: {error}");
+        }
         error
     }
 }
@@ -97,9 +117,23 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
         .unwrap()
 }
 
-/// Waits for a child. Nothing ever shows a stack trace.
+/// Longer than anything takes here, even on a busy machine: a child that still runs then waits for ever.
+const FOREVER: Duration = Duration::from_secs(120);
+
+/// Waits for a child, and kills one that would never end.
 pub(crate) fn ended(child: Child) -> Ran {
-    ran(&child.wait_with_output().unwrap())
+    let pid = Pid::from_child(&child);
+    let (done, waiting) = mpsc::channel::<()>();
+    let guard = std::thread::spawn(move || {
+        if waiting.recv_timeout(FOREVER) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // It may end by itself just now.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    guard.join().unwrap();
+    ran(&output)
 }
 
 /// What an output says.

@@ -36,6 +36,8 @@ fn seam(test: &str) -> bool {
 /// One command, the state before it, and what it may look like after.
 struct Case {
     args: &'static [&'static str],
+    /// Names that come or go with the change.
+    own: &'static [&'static str],
     before: fn(&Path),
     old: fn(&Path) -> bool,
     new: fn(&Path) -> bool,
@@ -68,18 +70,21 @@ fn calls(case: &Case) -> u32 {
 const CASES: &[Case] = &[
     Case {
         args: &["write", "f"],
+        own: &["f"],
         before: |d| fs::write(d.join("f"), "old").unwrap(),
         old: |d| content(&d.join("f")) == "old",
         new: |d| content(&d.join("f")) == "new",
     },
     Case {
         args: &["write", "--create-new", "f"],
+        own: &["f"],
         before: |_| {},
         old: |d| !d.join("f").exists(),
         new: |d| content(&d.join("f")) == "new",
     },
     Case {
         args: &["swap", "a", "b"],
+        own: &[],
         before: |d| {
             fs::write(d.join("a"), "a").unwrap();
             fs::write(d.join("b"), "b").unwrap();
@@ -89,6 +94,7 @@ const CASES: &[Case] = &[
     },
     Case {
         args: &["cp", "-r", "src", "dst"],
+        own: &["dst"],
         before: |d| {
             fs::create_dir_all(d.join("src/sub")).unwrap();
             fs::write(d.join("src/sub/f"), "new").unwrap();
@@ -98,6 +104,7 @@ const CASES: &[Case] = &[
     },
     Case {
         args: &["publish", "--copy", "src", "dst"],
+        own: &["dst"],
         before: |d| {
             fs::create_dir(d.join("src")).unwrap();
             fs::write(d.join("src/f"), "new").unwrap();
@@ -106,6 +113,25 @@ const CASES: &[Case] = &[
         },
         old: |d| content(&d.join("dst/f")) == "old",
         new: |d| content(&d.join("dst/f")) == "new",
+    },
+    Case {
+        args: &["publish", "src", "dst"],
+        own: &["src"],
+        before: |d| {
+            fs::create_dir(d.join("src")).unwrap();
+            fs::write(d.join("src/f"), "new").unwrap();
+            fs::create_dir(d.join("dst")).unwrap();
+            fs::write(d.join("dst/f"), "old").unwrap();
+        },
+        old: |d| content(&d.join("dst/f")) == "old",
+        new: |d| content(&d.join("dst/f")) == "new",
+    },
+    Case {
+        args: &["rm", "f"],
+        own: &["f"],
+        before: |d| fs::write(d.join("f"), "old").unwrap(),
+        old: |d| content(&d.join("f")) == "old",
+        new: |d| !d.join("f").exists(),
     },
 ];
 
@@ -127,7 +153,7 @@ fn a_kill_at_any_call_leaves_old_or_new_and_nothing_after_a_sweep() {
             seen = (seen.0 + u32::from(old), seen.1 + u32::from(new));
             crate::common::run(d, ["sweep", "."]).expect(0);
             let rest = |names: Vec<std::ffi::OsString>| {
-                let own = |n: &std::ffi::OsString| n == "f" || n == "dst";
+                let own = |n: &std::ffi::OsString| case.own.iter().any(|own| n == own);
                 names.into_iter().filter(|n| !own(n)).collect::<Vec<_>>()
             };
             assert_eq!(

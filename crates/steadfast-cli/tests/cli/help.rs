@@ -234,6 +234,33 @@ fn a_closed_stdout_is_nobodys_error() {
 }
 
 #[test]
+fn a_change_is_made_whatever_becomes_of_its_report() {
+    let dir = dir();
+    let d = dir.path();
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    for json in [None, Some("--json")] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let nobody = Stdio::from(std::os::fd::OwnedFd::from(writer));
+        for stdout in [nobody, full().into()] {
+            std::fs::write(d.join("f"), "").unwrap();
+            let mut command = steadfast(d);
+            command.args(["rm", "-v", "f"]).args(json).stdout(stdout);
+            ran(&command.output().unwrap()).expect(0);
+            assert_eq!(names(d), [""; 0]);
+        }
+    }
+    let mut command = steadfast(d);
+    command.args(["rm", "none"]).stderr(full());
+    ran(&command.output().unwrap()).expect(5);
+}
+
+#[test]
 fn a_full_stdout_is_an_error_of_an_answer() {
     let full = std::fs::File::options()
         .write(true)

@@ -99,6 +99,33 @@ fn nohup_is_respected() {
     assert_eq!(fs::metadata(d.join("f")).unwrap().len(), 2 << 20);
 }
 
+#[test]
+fn a_signal_before_a_path_has_its_turn_is_not_success() {
+    let dir = dir();
+    let d = dir.path();
+    let mut stopped = false;
+    for _ in 0..50 {
+        let all: Vec<_> = (0..2000).map(|n| format!("{n}")).collect();
+        for name in &all {
+            fs::write(d.join(name), "").unwrap();
+        }
+        let mut child = spawn(steadfast(d).args(["rm", "--json"]).args(&all));
+        until(&mut child, || names(d).len() < all.len());
+        send(&child, Signal::TERM);
+        let ran = ended(child);
+        let left = names(d).len();
+        if left > 0 {
+            let error = ran.expect(4).error();
+            assert_eq!(error["done"].as_array().unwrap().len(), all.len() - left);
+            assert_eq!(error["signal"], "SIGTERM");
+            stopped = true;
+            break;
+        }
+        ran.expect(0);
+    }
+    assert!(stopped, "it was never stopped");
+}
+
 /// A tree that takes a while to copy.
 fn tree(top: &Path, files: u32) {
     for n in 0..files {
