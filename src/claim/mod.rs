@@ -6,9 +6,9 @@
 //! its holder at once, however that ends, and never before: there is no time-out to wait for, and none that
 //! fires while a holder is merely slow.
 //!
-//! Claims are advisory, and go by path: whoever takes none is not held back, and a file that has two names can
-//! be claimed under each. Give them the resolved path ([`Root::canonicalize`](crate::Root::canonicalize)), or a
-//! symlink inside the root is a way round.
+//! Claims are advisory, and go by path: whoever takes none is not held back, and a file that has two names
+//! can be claimed under each. Give them the resolved path
+//! ([`Root::canonicalize`](crate::Root::canonicalize)), or a symlink inside the root is a way round.
 //!
 //! ```
 //! use steadfast::claim::{ClaimPath, Claims, Want};
@@ -97,8 +97,8 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The table that is kept in `dir`, in a file `claims` (mode 0600) which is made if it is not there. All who
-    /// are to see each other's claims use the same directory.
+    /// The table that is kept in `dir`, in a file `claims` (mode 0600) which is made if it is not there.
+    /// All who are to see each other's claims use the same directory.
     ///
     /// # Errors
     /// As open(2). [`ErrorKind::NotAFile`]: something else has that name.
@@ -114,9 +114,9 @@ impl Claims {
     /// Takes all of these claims, or none.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`]: somebody holds a claim that conflicts; the error's path is the one in the way, or a
-    /// directory above it. [`ErrorKind::Changed`]: the lock file was removed or replaced. `ENOLCK`: the kernel or
-    /// file system has no locks left, or none at all. Else as open(2).
+    /// [`ErrorKind::Busy`]: somebody holds a claim that conflicts; the error's path is the one in the way,
+    /// or a directory above it. [`ErrorKind::Changed`]: the lock file was removed or replaced. `ENOLCK`:
+    /// the kernel or file system has no locks left, or none at all. Else as open(2).
     pub fn try_claim(&self, wants: &[Want]) -> Result<Claim> {
         let fd = open_file(&self.dir)?;
         if identity(&fd)? != self.id {
@@ -134,8 +134,8 @@ impl Claims {
 
     /// Takes all of these claims as soon as they are free, and waits for them at the most this long.
     ///
-    /// Nothing is held while it waits, so that no two callers of this can wait for each other. Who waits is not
-    /// served in order of arrival.
+    /// Nothing is held while it waits, so that no two callers of this can wait for each other. Who waits is
+    /// not served in order of arrival.
     ///
     /// # Errors
     /// As [`try_claim`](Self::try_claim); [`ErrorKind::Busy`] when the time is up.
@@ -195,8 +195,8 @@ impl Claim {
         Ok(())
     }
 
-    /// [`try_extend`](Self::try_extend), waiting at the most this long. What is held already, is held while it
-    /// waits: two who extend towards each other both wait until one's time is up.
+    /// [`try_extend`](Self::try_extend), waiting at the most this long. What is held already, is held while
+    /// it waits: two who extend towards each other both wait until one's time is up.
     ///
     /// # Errors
     /// As [`try_extend`](Self::try_extend).

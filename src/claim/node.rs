@@ -1,11 +1,12 @@
-//! One path in the lock table: a range of bytes, and how the modes of hierarchical locking are made of shared and
-//! exclusive byte locks.
+//! One path in the lock table: a range of bytes, and how the modes of hierarchical locking are made of
+//! shared and exclusive byte locks.
 //!
-//! The modes are those of Gray, Lorie, Putzolu and Traiger, "Granularity of Locks and Degrees of Consistency in a
-//! Shared Data Base" (1976): intent to share or to change something below, shared, exclusive, and their
-//! combinations. Byte locks know only shared and exclusive, but intents to change must get along with each other
-//! and not with a shared claim, which must get along with its like as well. So each intent to change takes one
-//! byte of many exclusively, drawn by lot, and a shared claim takes all of these shared.
+//! The modes are those of Gray, Lorie, Putzolu and Traiger, "Granularity of Locks and Degrees of
+//! Consistency in a Shared Data Base" (1976): intent to share or to change something below, shared,
+//! exclusive, and their combinations. Byte locks know only shared and exclusive, but intents to change must
+//! get along with each other and not with a shared claim, which must get along with its like as well. So
+//! each intent to change takes one byte of many exclusively, drawn by lot, and a shared claim takes all of
+//! these shared.
 
 use crate::sys::{self, Errno, LockKind, LockRange, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes of one node: the first is for intents to share, the others are drawn by intents to change.
 const WIDTH: u64 = 1 << 12;
 
-/// How many of the bytes are drawn before the node counts as taken. Of a hundred holders' bytes one is hit once in
-/// forty draws.
+/// How many of the bytes are drawn before the node counts as taken. Of a hundred holders' bytes one is hit
+/// once in forty draws.
 const DRAWS: u32 = 4;
 
 /// The place of a path in the table, by a hash. Two paths that share one only exclude each other needlessly.
@@ -25,8 +26,8 @@ impl Node {
     /// The root itself.
     pub(super) const ROOT: Self = Self(0xcbf2_9ce4_8422_2325);
 
-    /// FNV-1a over the components, each with a slash behind it. Processes that share a table must agree on it, so
-    /// it is part of the format.
+    /// FNV-1a over the components, each with a slash behind it. Processes that share a table must agree on
+    /// it, so it is part of the format.
     pub(super) fn child(self, name: &[u8]) -> Self {
         const PRIME: u64 = 0x0000_0100_0000_01b3;
         let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
@@ -39,8 +40,8 @@ impl Node {
         (mixed >> 14) * WIDTH
     }
 
-    /// Takes what `modes` has more than `before`, which this holder has already; notes the byte drawn. After an
-    /// error some of it may be held: [`give_back`](Self::give_back).
+    /// Takes what `modes` has more than `before`, which this holder has already; notes the byte drawn.
+    /// After an error some of it may be held: [`give_back`](Self::give_back).
     pub(super) fn take(self, fd: &OwnedFd, before: Modes, modes: &mut Modes) -> Result<(), Errno> {
         let lock = |kind, from, len| sys::ofd_try_lock(fd, kind, self.range(from, len)?);
         modes.drawn = before.drawn;

@@ -39,8 +39,8 @@ impl ClaimPath {
         other.0.starts_with(&self.0)
     }
 
-    /// The locks that claim it: intent on every directory above, the claim itself at the end. Each with the path
-    /// it stands for.
+    /// The locks that claim it: intent on every directory above, the claim itself at the end. Each with the
+    /// path it stands for.
     pub(super) fn nodes(
         &self,
         exclusive: bool,

@@ -24,7 +24,7 @@ impl FolderOptions {
     /// leaves the replaced folder or file at `from`.
     ///
     /// # Errors
-    /// As [`PendingFolder::commit`](super::PendingFolder::commit); [`ErrorKind::NotFound`]: there is no `from`.
+    /// As [`PendingFolder::commit`](super::PendingFolder::commit); [`ErrorKind::NotFound`]: no `from`.
     pub fn publish(
         &self,
         from_root: &Root,

@@ -15,7 +15,6 @@ pub(crate) mod acl;
 mod chain;
 mod content;
 mod copy;
-mod copying;
 mod links;
 mod meta;
 mod on_root;
