@@ -64,7 +64,8 @@ impl Failure {
         Self::new(Exit::Usage, "usage", message)
     }
 
-    /// An error of the library about these places, in the user's spelling.
+    /// An error of the library about these operands, in the user's spelling and order. What is left behind
+    /// lies beside the last.
     pub(crate) fn of(error: Error, places: &[&Place]) -> Self {
         let error = respell(error, places);
         let signal = signals::pending();
@@ -192,8 +193,7 @@ pub(crate) fn stoppable(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Cancelled | ErrorKind::Source)
 }
 
-/// Puts the user's spelling in the place of paths beneath a root. The first place is the one that a
-/// temporary name lies beside.
+/// Puts the user's spelling in the place of paths beneath a root.
 fn respell(error: Error, places: &[&Place]) -> Error {
     let mut position = 0;
     error.map_paths(|path| {
@@ -213,7 +213,7 @@ fn respell(error: Error, places: &[&Place]) -> Error {
         } else {
             places.iter().find_map(known)
         };
-        match (found, places.first()) {
+        match (found, places.last()) {
             (Some(path), _) => path,
             (None, Some(place)) if path.is_relative() => place.prefix.join(path),
             _ => path.to_path_buf(),

@@ -4,6 +4,7 @@
 //! finished. A second SIGINT ends the command at once; what it leaves is found by `sweep`. (Only SIGINT:
 //! some supervisors send SIGTERM twice.)
 
+use signal_hook::consts::signal::SIGXFSZ;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use std::io::{self, PipeReader};
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 static SEEN: AtomicUsize = AtomicUsize::new(0);
 static ARMED: AtomicBool = AtomicBool::new(false);
+/// Nobody asks: see where it is registered.
+static LIMIT: AtomicBool = AtomicBool::new(false);
 /// Readable once a signal has arrived: what a poll waits for beside its input. Never read from.
 static WAKE: OnceLock<PipeReader> = OnceLock::new();
 
@@ -33,6 +36,8 @@ pub(crate) fn install() -> io::Result<()> {
         flag::register_usize(signal, &SEEN, number)?;
         low_level::pipe::register(signal, writer.try_clone()?)?;
     }
+    // Without a handler it kills; with one, writing beyond the limit is an error (EFBIG) as any other.
+    flag::register(SIGXFSZ, &LIMIT)?;
     // Set once, here; a second call would only leave the first pipe in place.
     let _ = WAKE.set(wake);
     Ok(())

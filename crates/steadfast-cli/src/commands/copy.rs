@@ -30,8 +30,7 @@ pub(super) fn publish(
             &src.root, &src.path, &dst.root, &dst.path, copying, &mut step,
         )
         .map_err(|e| {
-            let mut places = vec![dst, src];
-            places.extend(keep);
+            let places: Vec<_> = std::iter::once(src).chain(keep).chain([dst]).collect();
             Failure::of(e, &places)
         })?;
     drop(watcher);
@@ -45,5 +44,5 @@ pub(super) fn publish(
     .with("files", total.files)
     .with("folders", total.dirs)
     .with("bytes", total.bytes);
-    Ok(described(report, &receipt, dst))
+    Ok(described(report, &receipt, &[dst]))
 }

@@ -70,19 +70,19 @@ fn verb(receipt: &Receipt) -> &'static str {
     }
 }
 
-/// Adds what a receipt says.
-fn described(report: Report, receipt: &Receipt, place: &Place) -> Report {
+/// Adds what a receipt says about these operands, of which the last is the target.
+fn described(report: Report, receipt: &Receipt, places: &[&Place]) -> Report {
     let id = receipt.id();
     let mut report = report
         .with("replaced", receipt.replaced().is_some())
         .with("device", id.dev)
         .with("inode", id.ino);
-    report.notes = receipt.notes().iter().map(|n| words(n, place)).collect();
+    report.notes = receipt.notes().iter().map(|n| words(n, places)).collect();
     report
 }
 
 /// A note of the library as a sentence.
-fn words(note: &Note, place: &Place) -> String {
+fn words(note: &Note, places: &[&Place]) -> String {
     match note {
         Note::OwnerNotKept => "the old file's owner could not be kept".into(),
         Note::GroupNotKept => {
@@ -120,10 +120,18 @@ fn words(note: &Note, place: &Place) -> String {
                 count(*n, "hard link")
             )
         }
-        Note::Left(path) => {
-            let path = place.prefix.join(path);
-            format!("the temporary {path:?} could not be removed; steadfast sweep removes it")
-        }
+        Note::Left(path) => match (places, places.last()) {
+            ([src, _, ..], _) if *path == src.path => {
+                format!(
+                    "the old one could not be removed: it is at {:?} now",
+                    src.given
+                )
+            }
+            (_, home) => {
+                let path = home.map_or(path.clone(), |home| home.prefix.join(path));
+                format!("the temporary {path:?} could not be removed; steadfast sweep removes it")
+            }
+        },
         other => format!("{other:?}"),
     }
 }

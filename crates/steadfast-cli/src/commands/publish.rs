@@ -38,8 +38,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Done {
     let receipt = options
         .publish(&src.root, &src.path, &dst.root, &dst.path)
         .map_err(|e| {
-            let mut places = vec![&dst, &src];
-            places.extend(&keep);
+            let places: Vec<_> = std::iter::once(&src).chain(&keep).chain([&dst]).collect();
             Failure::of(e, &places)
         })?;
     let mut report = Report::done([format!("{} {}", verb(&receipt), shown(&args.dst))])
@@ -48,5 +47,5 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Done {
     if let Some(keep) = &args.keep_old {
         report = report.with_path("kept_old", keep);
     }
-    Ok(described(report, &receipt, &dst))
+    Ok(described(report, &receipt, &[&src, &dst]))
 }

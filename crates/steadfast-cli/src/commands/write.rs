@@ -34,7 +34,7 @@ pub(crate) fn run(args: &WriteArgs, ui: &Ui) -> Done {
     let report = Report::done([format!("{} {}", verb(&receipt), shown(&place.given))])
         .with_path("path", &place.given)
         .with("bytes", stdin.bytes());
-    Ok(described(report, &receipt, &place))
+    Ok(described(report, &receipt, &[&place]))
 }
 
 fn target(args: &WriteArgs) -> Target {

@@ -220,6 +220,14 @@ fn the_same_name_in_two_directories_is_told_apart() {
         (&error["path"], &error["other_path"]),
         (&"x/f".into(), &"y/f".into())
     );
+    fs::write(d.join("y/f"), "y").unwrap();
+    let error = run(d, ["publish", "--json", "--no-replace", "x/f", "y/f"])
+        .expect(5)
+        .error();
+    assert_eq!(
+        (&error["path"], &error["other_path"]),
+        (&"x/f".into(), &"y/f".into())
+    );
 }
 
 #[test]

@@ -126,6 +126,25 @@ fn a_signal_before_a_path_has_its_turn_is_not_success() {
     assert!(stopped, "it was never stopped");
 }
 
+#[test]
+fn the_limit_of_file_size_is_an_error_and_not_the_end() {
+    let dir = dir();
+    let d = dir.path();
+    fs::write(d.join("f"), "old").unwrap();
+    let binary = env!("CARGO_BIN_EXE_steadfast");
+    let script = format!("ulimit -f 64; exec '{binary}' write --json f");
+    let mut child = spawn(Command::new("sh").current_dir(d).args(["-c", &script]));
+    // It stops reading where the limit is.
+    let _ = child.stdin.take().unwrap().write_all(&[b'x'; 1 << 20]);
+    let error = ended(child).expect(1).error();
+    assert_eq!(
+        (&error["errno"], &error["disk_state"]),
+        (&"EFBIG".into(), &"unchanged".into())
+    );
+    assert_eq!(fs::read(d.join("f")).unwrap(), b"old");
+    assert_eq!(names(d), ["f"]);
+}
+
 /// A tree that takes a while to copy.
 fn tree(top: &Path, files: u32) {
     for n in 0..files {
