@@ -87,6 +87,11 @@ fn search_permission_is_enough_to_pass() {
                 errno(r.create_dir_all("s/no/x", mode(0o755), Durability::Full)).map(drop),
                 Err(Errno::ACCESS)
             );
+            // Made without the right to read them.
+            r.create_dir_all("wx/in", mode(0o300), Durability::Full)
+                .unwrap();
+            r.remove_dir("wx/in").unwrap();
+            r.remove_dir("wx").unwrap();
             // As a root of its own.
             let place = Root::from(r.open_dir("s").unwrap());
             assert!(place.exists("f"));
