@@ -40,7 +40,7 @@ pub(crate) fn open(backend: Backend, request: &Request<'_>) -> sys::Result<Owned
         Backend::Kernel => {
             for _ in 0..TRIES * TRIES {
                 match ask_kernel(request) {
-                    Err(Errno::AGAIN) => {}
+                    Err(Errno::AGAIN) if !request.resolve.contains(ResolveFlags::CACHED) => {}
                     done => return done,
                 }
             }

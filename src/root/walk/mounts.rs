@@ -90,3 +90,54 @@ fn same(
     };
     if same { Ok(()) } else { Err(Errno::XDEV) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{AsFd, CWD, Mode, OFlags, OwnedFd};
+
+    fn open(path: &CStr) -> OwnedFd {
+        sys::openat(CWD, path, OFlags::PATH, Mode::empty()).unwrap()
+    }
+
+    /// Whether something is on the same mount as `dir`, by each way of asking that there is here.
+    fn ways(dir: &OwnedFd) -> Vec<Mount> {
+        let facts = sys::statx(dir, c"", AtFlags::EMPTY_PATH).unwrap();
+        let mut ways = vec![Mount::Device(facts.id().dev)];
+        ways.extend(facts.mount_id().map(Mount::Number));
+        match sys::mount_by_handle(dir, c"", AtFlags::EMPTY_PATH) {
+            Ok(number) => ways.push(Mount::Handle(number)),
+            Err(e) => assert_eq!(e, Errno::OPNOTSUPP),
+        }
+        ways
+    }
+
+    #[test]
+    fn another_mount_is_refused_in_every_way_of_asking() {
+        let top = open(c"/");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        let path = std::ffi::CString::new(dir.path().to_str().unwrap()).unwrap();
+        let dir = open(&path);
+        for only in ways(&top).into_iter().map(Some) {
+            let mounts = Mounts { only };
+            let found = mounts.before(top.as_fd(), c"proc", true);
+            assert_eq!(found, Err(Errno::XDEV), "{only:?}");
+            assert_eq!(
+                mounts.after(open(c"/proc").as_fd()),
+                Err(Errno::XDEV),
+                "{only:?}"
+            );
+            assert_eq!(mounts.after(top.as_fd()), Ok(()), "{only:?}");
+        }
+        for only in ways(&dir).into_iter().map(Some) {
+            let mounts = Mounts { only };
+            assert_eq!(mounts.before(dir.as_fd(), c"d", true), Ok(()), "{only:?}");
+            assert_eq!(
+                mounts.before(dir.as_fd(), c"none", true),
+                Ok(()),
+                "{only:?}"
+            );
+        }
+    }
+}

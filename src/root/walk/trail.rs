@@ -118,6 +118,10 @@ impl<'r> Trail<'r> {
         let start = std::mem::replace(&mut self.end, self.names.len());
         let outer = self.here.replace(fd);
         let level = self.levels.len();
+        if level == 0 {
+            // Deep enough for most paths without growing.
+            self.levels.reserve(16);
+        }
         self.levels.push(Level {
             start,
             fd: None,
