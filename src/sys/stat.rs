@@ -1,7 +1,7 @@
 //! statx(2), and changing owner, mode and times.
 
 use super::{
-    Arg, AsFd, AtFlags, FileType, Gid, Mode, Result, StatxFlags, Timestamps, Uid, call, raw, retry,
+    Arg, AsFd, AtFlags, FileType, Gid, Mode, Result, StatxFlags, Timestamps, Uid, raw, retry,
 };
 use rustix::fs::{StatxAttributes, StatxTimestamp, Timespec};
 
@@ -384,7 +384,7 @@ impl FsKind {
 /// # Errors
 /// As fstatfs(2).
 pub fn fs_kind(fd: impl AsFd) -> Result<FsKind> {
-    let magic = call("fstatfs", || rustix::fs::fstatfs(fd.as_fd()))?.f_type;
+    let magic = retry("fstatfs", || rustix::fs::fstatfs(fd.as_fd()))?.f_type;
     // The field's sign and width differ between targets.
     #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
     Ok(FsKind::from_magic(magic as u64))
@@ -395,6 +395,6 @@ pub fn fs_kind(fd: impl AsFd) -> Result<FsKind> {
 /// # Errors
 /// As fstatvfs(3).
 pub fn is_read_only(fd: impl AsFd) -> Result<bool> {
-    let flags = call("fstatfs", || rustix::fs::fstatvfs(fd.as_fd()))?.f_flag;
+    let flags = retry("fstatfs", || rustix::fs::fstatvfs(fd.as_fd()))?.f_flag;
     Ok(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
