@@ -5,7 +5,7 @@ use super::place::sync_dir;
 use super::ready::Ready;
 use super::{FileOptions, Receipt};
 use crate::sys::{self, AsFd, AtFlags, Errno, FileId, FsKind, Mode, OFlags, OwnedFd, SyncRange};
-use crate::{DiskState, Error, Result, Root};
+use crate::{DiskState, Error, ErrorKind, Result, Root};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -56,6 +56,8 @@ pub struct Batch<'r> {
     /// Bytes in the wave.
     bytes: u64,
     receipts: Vec<Receipt>,
+    /// A wave has failed, and what was staged in it is gone.
+    failed: bool,
     /// Directories with names that are not durable yet.
     dirs: HashMap<FileId, OwnedFd>,
     /// Opened before anything is written, so that syncfs reports every write error since.
@@ -89,6 +91,7 @@ impl<'r> Batch<'r> {
             staged: Vec::new(),
             bytes: 0,
             receipts: Vec::new(),
+            failed: false,
             dirs: HashMap::new(),
             anchor,
             kind,
@@ -172,7 +175,8 @@ impl<'r> Batch<'r> {
     /// of this batch was published. [`DiskState::Published`]: everything was, but a directory could not be
     /// synced.
     /// [`DiskState::Indeterminate`]: the files before the one that the error names are published (perhaps
-    /// not durably), it and those after it are not.
+    /// not durably), it and those after it are not. [`ErrorKind::Poisoned`]: a wave
+    /// failed earlier, as an error of [`write`](Self::write) said.
     pub fn commit(mut self) -> Result<Vec<Receipt>> {
         self.publish_wave()?;
         self.sync_dirs()?;
@@ -180,6 +184,21 @@ impl<'r> Batch<'r> {
     }
 
     fn publish_wave(&mut self) -> Result<()> {
+        if self.failed {
+            let state = match self.receipts.is_empty() {
+                true => DiskState::Unchanged,
+                false => DiskState::Indeterminate,
+            };
+            return Err(Error::of_kind("publish batch", ErrorKind::Poisoned)
+                .with_state(state)
+                .with_advice("publishing a part of this batch failed before: begin again"));
+        }
+        let done = self.try_publish_wave();
+        self.failed = done.is_err();
+        done
+    }
+
+    fn try_publish_wave(&mut self) -> Result<()> {
         let partly = |e: Error, done: bool| match e.disk_state() {
             DiskState::Unchanged if !done => e,
             _ => e.with_state(DiskState::Indeterminate),
