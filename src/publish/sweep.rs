@@ -13,7 +13,7 @@ use crate::sys::{
     OwnedFd,
 };
 use crate::tree::{self, RemoveOptions};
-use crate::{Error, Name, Result, Root};
+use crate::{DiskState, Error, Name, Result, Root};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -103,8 +103,8 @@ impl SweepReport {
 /// was removed.
 ///
 /// # Errors
-/// As open(2) and getdents(2) of the directory, and fsync(2); what happens to a single temporary is in the
-/// report.
+/// As open(2) and getdents(2) of the directory, and fsync(2); with [`DiskState::Indeterminate`] some
+/// temporaries were removed before. What happens to a single temporary is in the report.
 pub fn sweep(root: &Root, path: impl AsRef<Path>, options: &SweepOptions) -> Result<SweepReport> {
     let path = path.as_ref();
     let fail = |e| resolve_error(SWEEP, e, path);
@@ -113,10 +113,22 @@ pub fn sweep(root: &Root, path: impl AsRef<Path>, options: &SweepOptions) -> Res
         .open_raw(path.as_os_str().as_bytes(), flags, Mode::empty())
         .map_err(fail)?;
     let mut report = SweepReport::default();
-    sweep_dir(fd.as_fd(), Path::new(""), options, &mut report)
-        .map_err(|e| e.with_default_path(path))?;
+    match sweep_all(fd.as_fd(), path, options, &mut report) {
+        Ok(()) => Ok(report),
+        Err(e) if report.removed.is_empty() || options.dry_run => Err(e),
+        Err(e) => Err(e.with_state(DiskState::Indeterminate)),
+    }
+}
+
+fn sweep_all(
+    fd: BorrowedFd<'_>,
+    path: &Path,
+    options: &SweepOptions,
+    report: &mut SweepReport,
+) -> Result<()> {
+    sweep_dir(fd, Path::new(""), options, report).map_err(|e| e.with_default_path(path))?;
     if options.recursive {
-        let mut walk = tree::Walk::over(fd.as_fd())?.same_mount(true);
+        let mut walk = tree::Walk::over(fd)?.same_mount(true);
         while let Some(event) = walk.next()? {
             let tree::Event::Enter(entry) = event else {
                 continue;
@@ -127,11 +139,11 @@ pub fn sweep(root: &Root, path: impl AsRef<Path>, options: &SweepOptions) -> Res
                 continue;
             }
             if let Some(dir) = entry.dir() {
-                sweep_dir(dir, &entry.path(), options, &mut report)?;
+                sweep_dir(dir, &entry.path(), options, report)?;
             }
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 fn sweep_dir(
