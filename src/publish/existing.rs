@@ -68,16 +68,21 @@ impl FolderOptions {
             to: &target.name,
             id: source.meta.id(),
             is_dir: source.meta.is_dir(),
+            from_folder: from.parent().unwrap_or(Path::new("")),
             shown: to,
             same_dir: false,
         };
         let mut notes = Vec::new();
         let replaced = self.place(&step, target.meta.as_ref(), source.kind(), &mut notes)?;
         if self.durability.syncs_names() {
-            step.sync()?;
+            step.sync().map_err(|e| match replaced {
+                // What was replaced has the source's name.
+                Some(_) => step.with_left(e),
+                None => e,
+            })?;
         }
         if let Some(old) = &replaced {
-            self.retire(&step, old, from, keep.as_ref(), &mut notes)?;
+            self.retire(&step, old, keep.as_ref(), &mut notes)?;
         }
         Ok(Receipt {
             id: source.meta.id(),

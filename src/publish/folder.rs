@@ -120,11 +120,15 @@ impl FolderOptions {
             .meta
             .filter(Metadata::is_dir)
             .map(|meta| Old::read(&at.dir, &at.name, meta, self.preserve, &mut notes))
-            .transpose()
-            .map_err(|(call, e)| fail(call, e))?;
+            .transpose();
+        let old = match old {
+            // Removed meanwhile.
+            Err((_, Errno::NOENT)) if self.target == FolderTarget::CreateOrReplace => None,
+            old => old.map_err(|(call, e)| fail(call, e))?,
+        };
         let found = at.meta;
-        let staged =
-            StagedFolder::make(at.dir, path, root.options()).map_err(|(call, e)| fail(call, e))?;
+        let staged = StagedFolder::make(at.dir, &at.folder, path, root.options())
+            .map_err(|(call, e)| fail(call, e))?;
         let options = self.clone();
         Ok(PendingFolder {
             staged,
@@ -230,8 +234,11 @@ impl FolderOptions {
             let may_replace = |m: &Metadata| m.kind() == kind || links && m.is_symlink();
             match step.exchange_if(may_replace) {
                 Ok(Exchanged::Done(old)) => return Ok(old),
-                // A file can be renamed over; a folder only if it is empty, which is no replacement.
-                Ok(Exchanged::Unsupported) if kind == FileType::RegularFile => {
+                // A file can be renamed over, unless it is to be kept; a folder only if it is empty, which is
+                // no replacement.
+                Ok(Exchanged::Unsupported)
+                    if kind == FileType::RegularFile && self.keep_old.is_none() =>
+                {
                     notes.push(Note::CheckedNotExchanged);
                     return step.replace().map(|()| None);
                 }
@@ -255,13 +262,12 @@ impl FolderOptions {
         &self,
         step: &Move<'_>,
         old: &Metadata,
-        shown: &Path,
         keep: Option<&Keep<'_>>,
         notes: &mut Vec<Note>,
     ) -> Result<()> {
         let Some(keep) = keep else {
-            if !retire::remove(step.from_dir, step.from, old.id()) {
-                notes.push(Note::Left(shown.to_owned()));
+            if let Err(name) = retire::remove(step.from_dir, step.from, old.id()) {
+                notes.push(Note::Left(step.from_folder.join(name)));
             }
             return Ok(());
         };
@@ -284,7 +290,7 @@ impl FolderOptions {
         });
         moved.map_err(|e| {
             e.with_state(DiskState::Published)
-                .with_left(shown)
+                .with_left(step.source_shown())
                 .with_advice("the new folder is in place; the old one has the name left behind")
         })
     }
@@ -406,6 +412,7 @@ impl PendingFolder<'_> {
             to: &self.name,
             id: new.id(),
             is_dir: true,
+            from_folder: &self.staged.folder,
             shown: &self.staged.shown,
             same_dir: true,
         };
@@ -414,15 +421,17 @@ impl PendingFolder<'_> {
         drop(held);
         let synced = placed.and_then(|replaced| {
             if options.durability.syncs_names() {
-                step.sync()?;
+                step.sync().map_err(|e| match replaced {
+                    Some(_) => step.with_left(e),
+                    None => e,
+                })?;
             }
             Ok(replaced)
         });
         match synced {
             Ok(replaced) => {
-                let left = self.staged.temporary();
                 let retired = replaced.as_ref().map_or(Ok(()), |old| {
-                    options.retire(&step, old, &left, self.keep.as_ref(), notes)
+                    options.retire(&step, old, self.keep.as_ref(), notes)
                 });
                 self.staged.release();
                 retired?;

@@ -8,7 +8,7 @@ use crate::root::{Access, Last, Place, resolve_error};
 use crate::sys::{
     self, AsFd, AtFlags, Errno, FileType, Gid, Metadata, Mode, OFlags, Timespec, Uid,
 };
-use crate::{Durability, Error, ErrorKind, Name, Result, Root};
+use crate::{DiskState, Durability, Error, ErrorKind, Name, Result, Root};
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -267,7 +267,10 @@ impl FileOptions {
             && let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty())
         {
             root.create_dir_all(parent, mode, self.durability)
-                .map_err(|e| e.with_operation(REPLACE))?;
+                .map_err(|e| {
+                    // Of what is published nothing was changed; directories that were made stay.
+                    e.with_operation(REPLACE).with_state(DiskState::Unchanged)
+                })?;
         }
         let fail = |call, e| Error::new(REPLACE, call, e).with_path(path);
         let mut notes = Vec::new();
@@ -295,8 +298,12 @@ impl FileOptions {
         };
         let old = old
             .map(|meta| Old::read(&place.dir, &place.name, meta, self.preserve, &mut notes))
-            .transpose()
-            .map_err(|(call, e)| fail(call, e))?;
+            .transpose();
+        let old = match old {
+            // Removed meanwhile.
+            Err((_, Errno::NOENT)) if self.target == Target::CreateOrReplace => None,
+            old => old.map_err(|(call, e)| fail(call, e))?,
+        };
         if let Some(links) = old.as_ref().map(|o| o.meta.links()).filter(|n| *n > 1) {
             notes.push(Note::LinksCut(links - 1));
         }
@@ -305,7 +312,7 @@ impl FileOptions {
         let closed =
             self.private || self.explicit.mode.is_some() || (old.is_some() && self.preserve.mode);
         let mode = Mode::from_raw_mode(if closed { 0o600 } else { 0o666 });
-        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        let folder = place.folder;
         let to = |dir| To {
             dir,
             name: place.name,
@@ -330,7 +337,8 @@ impl FileOptions {
             }
         };
         let staged = staged.map_err(|e| fail("openat", e))?;
-        PendingFile::new(staged, to, self.clone(), old, expected, notes)
+        let options = self.clone();
+        Ok(PendingFile::new(staged, to, options, old, expected, notes))
     }
 
     /// Finds the target, and refuses one that a file cannot be published over.
@@ -375,6 +383,8 @@ impl FileOptions {
 pub(super) struct Found<'r> {
     pub(super) dir: Place<'r>,
     pub(super) name: Name,
+    /// The directory as the caller would write it.
+    pub(super) folder: PathBuf,
     /// Slashes follow the name.
     pub(super) slash: bool,
     /// `None`: nothing, or nobody looked.
@@ -406,6 +416,7 @@ pub(super) fn find_target<'r>(
         let mut found = Found {
             dir: target.dir,
             name,
+            folder: folder_of(&bytes),
             slash: target.slash,
             meta: None,
         };
@@ -442,6 +453,12 @@ fn changed(path: &Path) -> Error {
     Error::of_kind(REPLACE, ErrorKind::Changed)
         .with_path(path)
         .with_advice("it is another version: read it again and decide anew")
+}
+
+/// The path without its last component.
+fn folder_of(path: &[u8]) -> PathBuf {
+    let path = Path::new(OsStr::from_bytes(path));
+    path.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// The path that a symlink at `path` with this text stands for.

@@ -9,7 +9,7 @@ use super::{Note, Receipt};
 use crate::root::Place;
 use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, Metadata, Mode};
 use crate::tree;
-use crate::{Error, ErrorKind, Name, Result};
+use crate::{DiskState, Error, ErrorKind, Name, Result};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -56,19 +56,17 @@ impl<'r> PendingFile<'r> {
         old: Option<Old>,
         expected: Option<Identity>,
         notes: Vec<Note>,
-    ) -> Result<Self> {
-        let new = sys::statx(&staged.fd, c"", AtFlags::EMPTY_PATH)
-            .map_err(|e| Error::new(REPLACE, "statx", e).with_path(&to.shown))?;
-        Ok(Self {
+    ) -> Self {
+        Self {
+            new: staged.born,
             staged,
             to,
             options,
             old,
             expected,
-            new,
             notes,
             poisoned: None,
-        })
+        }
     }
 
     /// Publishes the file: attributes, sync, name, sync of the directory, as the [`FileOptions`] say.
@@ -154,7 +152,8 @@ impl<'r> PendingFile<'r> {
         // A name first, if it has none: syncing a file without one can cost an ext4 with fast_commit its
         // journal (`docs/durability.md`).
         match self.staged.name() {
-            Err(Errno::OPNOTSUPP) => self.restage(),
+            // ENOENT: a refusal that cannot be told from a removed directory, in which nothing can be made.
+            Err(Errno::OPNOTSUPP | Errno::NOENT) => self.restage(),
             name => name.map_err(|e| fail("linkat", e)),
         }
     }
@@ -187,7 +186,7 @@ impl<'r> PendingFile<'r> {
         let dir = dir.map_err(|e| fail("fcntl", crate::root::errno_of(&e)))?;
         let mut named = Staged::named(
             Place::Below(dir),
-            self.staged.folder(),
+            self.staged.folder().to_owned(),
             Mode::RUSR | Mode::WUSR,
         )
         .map_err(|e| fail("openat", e))?;
@@ -199,7 +198,8 @@ impl<'r> PendingFile<'r> {
         let (from, to) = (self.staged.fd.as_fd(), named.fd.as_fd());
         let watch: &mut tree::Watch<'_> = &mut |_| ControlFlow::Continue(());
         let copied = tree::copy_file(from, to, preserve, watch);
-        let copied = copied.map_err(|e| e.with_operation(REPLACE))?;
+        let copied =
+            copied.map_err(|e| e.with_operation(REPLACE).with_state(DiskState::Unchanged))?;
         self.notes.extend(Note::of_copy(&copied));
         self.notes.push(Note::StagedByName);
         self.new = sys::statx(to, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;

@@ -3,13 +3,14 @@
 //! What is here knows names and identities only, and serves files and folders alike.
 
 use super::Note;
+use super::staged::has;
 use crate::root::{rename_error, sync_names};
 use crate::sys::{
     self, AtFlags, BorrowedFd, Errno, FileId, LockKind, Metadata, Mode, OFlags, OwnedFd,
     RenameFlags,
 };
 use crate::{DiskState, Error, ErrorKind, Name};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What became of an exchange.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,8 @@ pub(super) struct Move<'a> {
     /// Of what is published.
     pub(super) id: FileId,
     pub(super) is_dir: bool,
+    /// The directory `from_dir` as the caller would write it.
+    pub(super) from_folder: &'a Path,
     /// The target as the caller wrote it.
     pub(super) shown: &'a Path,
     /// Both directories are one.
@@ -98,14 +101,23 @@ impl Move<'_> {
         })?;
         if sys::unlinkat(self.from_dir, from).is_err() {
             // Published under its name; the second one is litter that a sweep finds.
-            notes.push(Note::Left(self.shown.with_file_name(self.from)));
+            notes.push(Note::Left(self.source_shown()));
         }
         Ok(())
     }
 
     fn claim_then_replace(&self) -> Result<(), Error> {
-        sys::mkdirat(self.to_dir, self.to.as_c_str(), Mode::RWXU)
-            .map_err(|e| self.error(Error::new(self.operation, "mkdirat", e)))?;
+        sys::mkdirat(self.to_dir, self.to.as_c_str(), Mode::RWXU).map_err(|e| {
+            let error = self.error(Error::new(self.operation, "mkdirat", e));
+            // Perhaps made all the same, or somebody else's: not ours to remove.
+            match e {
+                Errno::EXIST => error,
+                _ if has(self.to_dir, self.to) => {
+                    self.with_left(error).with_state(DiskState::Indeterminate)
+                }
+                _ => error,
+            }
+        })?;
         self.rename(RenameFlags::empty()).map_err(|e| {
             let error = self.rename_error(e, RenameFlags::empty());
             // The claim is an empty directory, or somebody has put something in it, and then it stays theirs.
@@ -126,6 +138,12 @@ impl Move<'_> {
         may_replace: impl Fn(&Metadata) -> bool,
     ) -> Result<Exchanged, Error> {
         match sys::statx(self.to_dir, self.to.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            // An exchange of a thing with itself does nothing, and what was replaced would be the new one.
+            Ok(meta) if meta.id() == self.id => {
+                return Err(Error::of_kind(self.operation, ErrorKind::InvalidInput)
+                    .with_path(self.shown)
+                    .with_advice("the source and the target are one"));
+            }
             Ok(meta) if may_replace(&meta) => {}
             Ok(_) => return Err(self.changed()),
             Err(e) => return Err(Error::new(self.operation, "statx", e).with_path(self.shown)),
@@ -162,6 +180,7 @@ impl Move<'_> {
     /// The error where an exchange that is needed is not to be had.
     pub(super) fn unsupported(&self) -> Error {
         self.rename_error(Errno::INVAL, RenameFlags::EXCHANGE)
+            .with_state(DiskState::Unchanged)
     }
 
     fn changed(&self) -> Error {
@@ -201,8 +220,13 @@ impl Move<'_> {
     }
 
     /// The error, naming the temporary as left behind.
-    fn with_left(&self, error: Error) -> Error {
-        error.with_left(self.shown.with_file_name(self.from))
+    pub(super) fn with_left(&self, error: Error) -> Error {
+        error.with_left(self.source_shown())
+    }
+
+    /// Where the temporary, or what came out of an exchange, is.
+    pub(super) fn source_shown(&self) -> PathBuf {
+        self.from_folder.join(self.from)
     }
 
     fn rename(&self, flags: RenameFlags) -> Result<(), Errno> {

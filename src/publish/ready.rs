@@ -80,6 +80,7 @@ impl Ready<'_> {
             to: &to.name,
             id: self.file.new.id(),
             is_dir: false,
+            from_folder: self.file.staged.folder(),
             shown: &to.shown,
             same_dir: to.dir.is_none(),
         }
@@ -91,10 +92,8 @@ impl Ready<'_> {
             let fail = |call, e| Error::new(REPLACE, call, e);
             let name = temp_name::exchange(self.id().ino, expected.ino(), false)
                 .map_err(|e| fail("getrandom", e))?;
-            self.file
-                .staged
-                .rename(name.clone())
-                .map_err(|e| fail("renameat2", e))?;
+            let renamed = self.file.staged.rename(name.clone());
+            renamed.map_err(|e| fail("renameat2", e))?;
             self.name = name;
         }
         let mut notes = std::mem::take(&mut self.file.notes);
@@ -161,7 +160,7 @@ fn retire_file(step: &Move<'_>, found: Exchanged, notes: &mut Vec<Note>) -> Resu
     }
     match sys::unlinkat(step.from_dir, step.from.as_c_str()) {
         Ok(()) | Err(Errno::NOENT) => {}
-        Err(_) => notes.push(Note::Left(step.shown.with_file_name(step.from))),
+        Err(_) => notes.push(Note::Left(step.source_shown())),
     }
     Ok(())
 }

@@ -2,18 +2,37 @@
 
 use super::Note;
 use crate::root::{Place, temp_name};
-use crate::sys::{self, Errno, Mode, OFlags, OwnedFd};
+use crate::sys::{self, AsFd, AtFlags, Errno, Metadata, Mode, OFlags, OwnedFd};
 use crate::{Error, Name};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How often a temporary's name may turn out to be taken. With 64 random bits, once is one too many.
 const TRIES: u32 = 16;
+
+fn facts(fd: &OwnedFd) -> Result<Metadata, Errno> {
+    sys::statx(fd, c"", AtFlags::EMPTY_PATH)
+}
+
+/// Whether the directory has this name.
+pub(super) fn has(dir: impl AsFd, name: &Name) -> bool {
+    sys::statx(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+/// Removes a temporary name whose creation answered an error, and may have been carried out all the same (on
+/// network storage). The name was drawn for this creation, and so is nobody else's.
+fn undo(dir: impl AsFd, name: &Name, errno: Errno) -> Errno {
+    // Mostly there is nothing to remove; else a sweep finds it.
+    let _ = sys::unlinkat(dir, name.as_c_str());
+    errno
+}
 
 /// A temporary file and the directory that it is in.
 #[derive(Debug)]
 pub(super) struct Staged<'r> {
     pub(super) dir: Place<'r>,
     pub(super) fd: OwnedFd,
+    /// Facts about the file when it was made.
+    pub(super) born: Metadata,
     /// `None` while the file has no name (`O_TMPFILE`), and once it has its final one.
     name: Option<Name>,
     /// The directory as the caller would write it, for messages.
@@ -30,16 +49,22 @@ impl<'r> Staged<'r> {
         for _ in 0..TRIES {
             let name = temp_name::fresh(b't')?;
             match sys::openat(&dir, name.as_c_str(), flags, mode) {
-                Ok(fd) => {
-                    return Ok(Self {
-                        dir,
-                        fd,
-                        name: Some(name),
-                        shown,
-                    });
-                }
+                Ok(fd) => match facts(&fd) {
+                    // A sweeper was faster: it saw a file that nobody had open for writing yet.
+                    Ok(born) if born.links() == 0 => {}
+                    Ok(born) => {
+                        return Ok(Self {
+                            dir,
+                            fd,
+                            born,
+                            name: Some(name),
+                            shown,
+                        });
+                    }
+                    Err(e) => return Err(undo(&dir, &name, e)),
+                },
                 Err(Errno::EXIST) => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err(undo(&dir, &name, e)),
             }
         }
         Err(Errno::EXIST)
@@ -54,6 +79,7 @@ impl<'r> Staged<'r> {
     ) -> Result<Self, Errno> {
         match sys::open_tmpfile(&dir, mode) {
             Ok(fd) => Ok(Self {
+                born: facts(&fd)?,
                 dir,
                 fd,
                 name: None,
@@ -81,7 +107,7 @@ impl<'r> Staged<'r> {
                     return Ok(name);
                 }
                 Err(Errno::EXIST) => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err(undo(&self.dir, &name, e)),
             }
         }
         Err(Errno::EXIST)
@@ -91,17 +117,18 @@ impl<'r> Staged<'r> {
     pub(super) fn rename(&mut self, to: Name) -> Result<(), Errno> {
         let from = self.name()?;
         let flags = sys::RenameFlags::NOREPLACE;
-        let done = sys::renameat2(&self.dir, from.as_c_str(), &self.dir, to.as_c_str(), flags);
-        match done {
-            // No NOREPLACE here: the name holds this file's own inode number, and so is nobody else's.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                let none = sys::RenameFlags::empty();
-                sys::renameat2(&self.dir, from.as_c_str(), &self.dir, to.as_c_str(), none)?;
-            }
-            done => done?,
+        let rename =
+            |flags| sys::renameat2(&self.dir, from.as_c_str(), &self.dir, to.as_c_str(), flags);
+        // The name holds this file's own inode number, and so is nobody else's.
+        let done = match rename(flags) {
+            Err(Errno::INVAL | Errno::NOSYS) => rename(sys::RenameFlags::empty()),
+            done => done,
+        };
+        // A rename that answers an error may have been carried out all the same.
+        if done.is_ok() || has(&self.dir, &to) {
+            self.name = Some(to);
         }
-        self.name = Some(to);
-        Ok(())
+        done
     }
 
     /// The temporary's path for messages.
@@ -110,8 +137,8 @@ impl<'r> Staged<'r> {
     }
 
     /// The directory's path for messages.
-    pub(super) fn folder(&self) -> PathBuf {
-        self.shown.clone()
+    pub(super) fn folder(&self) -> &Path {
+        &self.shown
     }
 
     /// It has its final name, or is somebody else's to remove: nothing is left to discard.

@@ -1,6 +1,7 @@
 //! A directory that has not been published: private, locked, removed unless it gets its name.
 
 use super::attributes::Failed;
+use super::staged::has;
 use crate::root::{Place, temp_name};
 use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, LockKind, Mode, OFlags, OwnedFd};
 use crate::tree;
@@ -16,6 +17,8 @@ pub(super) struct StagedFolder<'r> {
     pub(super) inside: Root,
     /// What mkdir(2) made of 0777 under the umask and the parent's default list.
     pub(super) born_mode: Mode,
+    /// The directory that it is in, as the caller would write it.
+    pub(super) folder: PathBuf,
     /// The target's path.
     pub(super) shown: PathBuf,
     live: bool,
@@ -24,6 +27,7 @@ pub(super) struct StagedFolder<'r> {
 impl<'r> StagedFolder<'r> {
     pub(super) fn make(
         dir: Place<'r>,
+        folder: &Path,
         shown: &Path,
         options: RootOptions,
     ) -> std::result::Result<Self, Failed> {
@@ -34,7 +38,11 @@ impl<'r> StagedFolder<'r> {
             match sys::mkdirat(&dir, name.as_c_str(), all) {
                 Ok(()) => {}
                 Err(Errno::EXIST) => continue,
-                Err(e) => return Err(("mkdirat", e)),
+                Err(e) => {
+                    // Perhaps made all the same (on network storage); the name is nobody else's.
+                    let _ = sys::rmdirat(&dir, name.as_c_str());
+                    return Err(("mkdirat", e));
+                }
             }
             match Self::take(dir.as_fd(), &name) {
                 Ok(Some((fd, born_mode))) => {
@@ -45,12 +53,16 @@ impl<'r> StagedFolder<'r> {
                         name,
                         inside,
                         born_mode,
+                        folder: folder.to_owned(),
                         shown,
                         live: true,
                     });
                 }
-                // A sweeper was faster: it saw a directory that nobody had locked.
-                Ok(None) => {}
+                // A sweeper was faster: it saw a directory that nobody had locked. It is removing it, or
+                // only reports it.
+                Ok(None) => {
+                    let _ = sys::rmdirat(&dir, name.as_c_str());
+                }
                 Err(failed) => {
                     // It is empty; if it cannot even be removed, a sweep finds it by its name.
                     let _ = sys::rmdirat(&dir, name.as_c_str());
@@ -86,13 +98,16 @@ impl<'r> StagedFolder<'r> {
     pub(super) fn rename(&mut self, to: Name) -> std::result::Result<(), Errno> {
         let (from, none) = (self.name.as_c_str(), sys::RenameFlags::empty());
         // The name holds this directory's own inode number: it is nobody else's.
-        sys::renameat2(&self.dir, from, &self.dir, to.as_c_str(), none)?;
-        self.name = to;
-        Ok(())
+        let done = sys::renameat2(&self.dir, from, &self.dir, to.as_c_str(), none);
+        // A rename that answers an error may have been carried out all the same.
+        if done.is_ok() || has(&self.dir, &to) {
+            self.name = to;
+        }
+        done
     }
 
     pub(super) fn temporary(&self) -> PathBuf {
-        self.shown.with_file_name(&self.name)
+        self.folder.join(&self.name)
     }
 
     pub(super) fn release(&mut self) {
