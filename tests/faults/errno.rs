@@ -1,0 +1,271 @@
+//! Every call of every operation fails once with every errno, and once after it was carried out.
+
+use crate::ops::{self, Op};
+use crate::state::{Entry, State, Tree, same_content, state, sweep_all};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use steadfast::sys::Errno;
+use steadfast::sys::hook::{self, Action, Plan};
+use steadfast::{DiskState, Root};
+
+/// At every call.
+const ALWAYS: [Action; 3] = [
+    Action::Fail(Errno::INTR),
+    Action::Fail(Errno::IO),
+    Action::FailAfter(Errno::IO),
+];
+/// At every call in turn, or all of them in the long form and in memory.
+const IN_TURN: [Errno; 4] = [Errno::NOSPC, Errno::ACCESS, Errno::MFILE, Errno::DQUOT];
+
+/// More calls than any operation makes: a loop that never ends fails.
+const BOUND: u64 = 2000;
+
+/// A fresh directory with the operation's old state.
+fn prepared(top: &Path, op: &Op) -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in(top).unwrap();
+    (op.before)(dir.path());
+    dir
+}
+
+/// Old and new state of an operation that nobody disturbs.
+pub(crate) fn states(top: &Path, op: &Op) -> (State, State) {
+    let dir = prepared(top, op);
+    let old = state(dir.path());
+    let done = (op.run)(&Root::open(dir.path()).unwrap());
+    let new = state(dir.path());
+    if op.possible() {
+        let done = done.unwrap_or_else(|e| panic!("{}: {e:?}", op.name));
+        assert!(
+            done.left.is_empty() && !done.narrowed,
+            "{}: {done:?}",
+            op.name
+        );
+        assert!(new.temps.is_empty(), "{}: {:?}", op.name, new.temps);
+        assert!(
+            op.traits.sweeps || old.names != new.names,
+            "{} does nothing",
+            op.name
+        );
+    } else {
+        let fault = done.unwrap_err();
+        assert!(
+            fault.unsupported && fault.state == DiskState::Unchanged,
+            "{}",
+            fault.text
+        );
+        assert_eq!(old, new);
+    }
+    (old, new)
+}
+
+fn sweep_over(ops: Vec<Op>) {
+    let top = crate::dir();
+    let everything = crate::long() || top.path().starts_with("/dev/shm");
+    let (mut runs, mut failed) = (0, 0);
+    for op in &ops {
+        let (old, new) = states(top.path(), op);
+        let mut calls = 0;
+        let in_turn = IN_TURN.map(Action::Fail);
+        for (turn, action) in ALWAYS.into_iter().chain(in_turn).enumerate() {
+            for at in 1.. {
+                assert!(at < BOUND, "{}: no end", op.name);
+                if turn >= ALWAYS.len()
+                    && !everything
+                    && at as usize % IN_TURN.len() != turn - ALWAYS.len()
+                {
+                    if at > calls {
+                        break;
+                    }
+                    continue;
+                }
+                let dir = prepared(top.path(), op);
+                let root = Root::open(dir.path()).unwrap();
+                let (outcome, seen) = hook::scope(Some(Plan { at, action }), || (op.run)(&root));
+                calls = calls.max(seen.len() as u64);
+                let Some(call) = seen.get(at as usize - 1) else {
+                    break;
+                };
+                runs += 1;
+                let context = format!("{}, call {at} {call}, {action:?}: {outcome:?}", op.name);
+                let checks = AssertUnwindSafe(|| {
+                    check(op, &old, &new, &outcome, dir.path(), &context);
+                    if action == Action::Fail(Errno::INTR) {
+                        let once = ["fsync", "fdatasync", "syncfs", "fcntl(F_SETLEASE)"];
+                        let again = outcome.is_ok() || once.contains(call) || !op.possible();
+                        assert!(again, "{context}: not made again");
+                    }
+                    // Nothing of this process is open any more.
+                    sweep_all(dir.path(), op.traits.keep, &context);
+                });
+                // All that is wrong is told, not only the first.
+                failed += u32::from(catch_unwind(checks).is_err());
+                fs::remove_dir_all(dir.path()).unwrap();
+            }
+        }
+    }
+    println!("{} operations, {runs} disturbed runs", ops.len());
+    assert_eq!(failed, 0, "of {runs} disturbed runs");
+}
+
+fn check(op: &Op, old: &State, new: &State, outcome: &ops::Outcome, dir: &Path, context: &str) {
+    let now = state(dir);
+    let narrowed = outcome.as_ref().is_ok_and(|done| done.narrowed);
+    let (target_state, left) = match outcome {
+        Ok(done) => (None, &done.left),
+        Err(fault) => (Some(fault.state), &fault.left),
+    };
+    for temp in now.temps.keys() {
+        assert!(
+            op.traits.sweeps || left.contains(temp),
+            "{context}: {temp:?} is left"
+        );
+    }
+    // What was to be kept is there whatever happened.
+    if op.traits.keep {
+        for tree in op.targets.iter().filter_map(|t| old.tree(t)) {
+            assert!(now.holds(tree), "{context}: what was to be kept is lost");
+        }
+    }
+    match target_state {
+        None => {
+            // What a success could not remove, it says.
+            let extra = now.names.keys().filter(|n| !new.names.contains_key(*n));
+            assert!(extra.into_iter().all(|n| left.contains(n)), "{context}");
+            for (name, tree) in &new.names {
+                let found = now
+                    .names
+                    .get(name)
+                    .unwrap_or_else(|| panic!("{context}: {name:?}"));
+                let displaced: Vec<_> = op.targets.iter().filter_map(|t| old.tree(t)).collect();
+                let same = found == tree
+                    || narrowed && same_content(found, tree)
+                    || op.traits.nested
+                        && left.contains(&PathBuf::from("in/next"))
+                        && below(Some(found), &displaced, old.names.get(name));
+                assert!(same, "{context}: {name:?} is {found:?}");
+            }
+        }
+        Some(DiskState::Unchanged) => {
+            let (now, old) = if op.traits.parents {
+                (now.without_empty_dirs(), old.clone().without_empty_dirs())
+            } else {
+                (now, old.clone())
+            };
+            assert_eq!(now.names, old.names, "{context}: not unchanged");
+        }
+        Some(DiskState::Published) => {
+            for target in op.targets {
+                assert_eq!(
+                    now.tree(target),
+                    new.tree(target),
+                    "{context}: {target} is not new"
+                );
+            }
+            sides(op, old, new, &now, context);
+        }
+        Some(_) => {
+            let known = !op.traits.partial && !claims(op);
+            assert!(!known, "{context}: the state must be known");
+            for target in op.targets {
+                let tree = now.tree(target);
+                let whole = tree == old.tree(target)
+                    || tree == new.tree(target)
+                    || claims(op) && tree.is_some_and(is_empty_dir);
+                assert!(whole, "{context}: {target} is neither old nor new");
+            }
+            sides(op, old, new, &now, context);
+        }
+    }
+}
+
+/// Names beside the target: as before or after, or they hold what was replaced.
+pub(crate) fn sides(op: &Op, old: &State, new: &State, now: &State, context: &str) {
+    let displaced: Vec<_> = op.targets.iter().filter_map(|t| old.tree(t)).collect();
+    for name in old.names.keys().chain(new.names.keys()) {
+        if op.targets.iter().any(|t| Path::new(t) == name) {
+            continue;
+        }
+        let tree = now.names.get(name);
+        let claimed = claims(op)
+            && tree.is_some_and(|t| is_empty_dir(t) || Some(&unclaimed(t)) == old.names.get(name));
+        let expected = tree == old.names.get(name)
+            || tree == new.names.get(name)
+            || claimed
+            || tree.is_some_and(|t| displaced.contains(&t))
+            || op.traits.nested && below(tree, &displaced, old.names.get(name));
+        assert!(expected, "{context}: {name:?} is {tree:?}");
+    }
+    for name in now.names.keys() {
+        let known = old.names.contains_key(name) || new.names.contains_key(name);
+        assert!(known, "{context}: {name:?} appeared");
+    }
+}
+
+/// Whether the operation makes a name by an empty directory, the exclusive claim where `RENAME_NOREPLACE` is
+/// missing; a failure or a kill may leave that.
+pub(crate) fn claims(op: &Op) -> bool {
+    op.traits.claims && hook::denied_by_env("renameat2(RENAME_NOREPLACE)")
+}
+
+pub(crate) fn is_empty_dir(tree: &Tree) -> bool {
+    tree.len() == 1 && matches!(tree.get(Path::new("")), Some(Entry::Dir(_)))
+}
+
+/// A directory without the empty one in it that claims the name of what is kept.
+fn unclaimed(tree: &Tree) -> Tree {
+    let mut tree = tree.clone();
+    if !tree
+        .keys()
+        .any(|path| path.starts_with("before") && path != Path::new("before"))
+    {
+        tree.remove(Path::new("before"));
+    }
+    tree
+}
+
+/// Whether a directory is as it was, but for one name in it, which holds what was replaced.
+fn below(now: Option<&Tree>, displaced: &[&Tree], old: Option<&Tree>) -> bool {
+    let (Some(now), Some(old)) = (now, old) else {
+        return false;
+    };
+    let split = |tree: &Tree| -> (Tree, Tree) {
+        let (inner, outer): (Tree, Tree) = tree
+            .clone()
+            .into_iter()
+            .partition(|(path, _)| path.starts_with("next"));
+        let inner = inner.into_iter().map(|(path, entry)| {
+            let path = path.strip_prefix("next").unwrap().to_owned();
+            (path, entry)
+        });
+        (inner.collect(), outer)
+    };
+    let ((inner, outer), (_, before)) = (split(now), split(old));
+    outer == before && displaced.contains(&&inner)
+}
+
+#[test]
+fn files() {
+    sweep_over(ops::file_ops());
+}
+
+#[test]
+fn folders() {
+    sweep_over(ops::folder_ops());
+}
+
+#[test]
+fn moves_and_swaps() {
+    sweep_over(ops::move_ops());
+    sweep_over(ops::swap_ops());
+}
+
+#[test]
+fn batches() {
+    sweep_over(ops::batch_ops());
+}
+
+#[test]
+fn sweeps() {
+    sweep_over(ops::sweep_ops());
+}
