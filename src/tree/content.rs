@@ -123,19 +123,18 @@ impl Copier {
     ) -> Result<u64, Failure> {
         let mut end = at;
         while at < bound {
-            let data = match sys::seek_data(from, at) {
-                Ok(Some(data)) if data < bound => data,
+            // Where the file system cannot tell, all of the rest is data.
+            let (data, hole) = match sys::seek_data(from, at) {
+                Ok(Some(data)) if data < bound => match sys::seek_hole(from, data) {
+                    Ok(hole) => (data, hole.min(bound)),
+                    Err(Errno::INVAL | Errno::OPNOTSUPP) => (data, bound),
+                    // It was cut off meanwhile.
+                    Err(Errno::NXIO) => break,
+                    Err(e) => return Err(Failure::Call("lseek(SEEK_HOLE)", e)),
+                },
                 Ok(_) => break,
-                // The file system cannot tell: all of the rest is data.
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => (at, bound),
                 Err(e) => return Err(Failure::Call("lseek(SEEK_DATA)", e)),
-            };
-            let hole = match sys::seek_hole(from, data) {
-                Ok(hole) => hole.min(bound),
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => bound,
-                // It was cut off meanwhile.
-                Err(Errno::NXIO) => break,
-                Err(e) => return Err(Failure::Call("lseek(SEEK_HOLE)", e)),
             };
             for fd in [from, to] {
                 sys::seek(fd, SeekFrom::Start(data)).map_err(|e| Failure::Call("lseek", e))?;

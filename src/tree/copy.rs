@@ -251,6 +251,8 @@ struct Work<'a, 'w> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Made {
     Nothing,
+    /// The name may have been created: a device error came in answer.
+    Perhaps,
     /// The name was created, what it is not yet looked at.
     Name,
     /// This is it.
@@ -399,11 +401,14 @@ impl<'a, 'w> Work<'a, 'w> {
 
     /// Notes that the top's name is taken by us now.
     fn created<T>(&mut self, done: Result<T, (&'static str, Errno)>) -> Result<T, Trouble> {
-        let done = done?;
         if self.made == Made::Nothing {
-            self.made = Made::Name;
+            self.made = match done {
+                Ok(_) => Made::Name,
+                Err((_, e)) if ErrorKind::from_errno(e) == ErrorKind::Io => Made::Perhaps,
+                Err(_) => Made::Nothing,
+            };
         }
-        Ok(done)
+        done.map_err(Trouble::from)
     }
 
     /// What was made in the top directory must belong to whom the directory belongs: else it is not the one
@@ -692,17 +697,11 @@ impl<'a, 'w> Work<'a, 'w> {
         if self.existing {
             return error;
         }
-        if made == Made::Nothing {
-            // A creation that met a device error may have been done.
-            let creating = matches!(
-                error.system_call(),
-                Some("mkdirat" | "openat" | "symlinkat" | "mknodat")
-            );
-            return if creating && error.kind() == ErrorKind::Io {
-                error.with_state(DiskState::Indeterminate)
-            } else {
-                error
-            };
+        match made {
+            Made::Nothing => return error,
+            // Not to be removed: it may as well be somebody else's.
+            Made::Perhaps => return error.with_state(DiskState::Indeterminate),
+            _ => {}
         }
         match self.remove_made(made) {
             Ok(()) => error.with_state(DiskState::Unchanged),
@@ -730,7 +729,7 @@ impl<'a, 'w> Work<'a, 'w> {
 impl Drop for Work<'_, '_> {
     fn drop(&mut self) {
         // Only when the caller's callback panics: nobody is there to be told of an error.
-        if !self.existing && !matches!(self.made, Made::Finished | Made::Nothing) {
+        if !self.existing && matches!(self.made, Made::Name | Made::Known(_)) {
             let _ = self.remove_made(self.made);
         }
     }

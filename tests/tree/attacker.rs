@@ -1,0 +1,185 @@
+//! Somebody swaps directories with symlinks all the while: nothing outside is reached.
+
+use crate::common;
+use crate::support::{list, name, snapshot};
+use rustix::fs::RenameFlags;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use steadfast::tree::{CopyOptions, RemoveOptions, copy, remove};
+use steadfast::{ErrorKind, Root};
+
+fn rounds() -> usize {
+    if std::env::var_os("STEADFAST_LONG").is_some() {
+        5000
+    } else {
+        300
+    }
+}
+
+/// Outside: what must neither go nor be seen inside.
+fn outside(dir: &Path) {
+    fs::create_dir_all(dir.join("outside/sub/deep")).unwrap();
+    for path in [
+        "outside/SECRET",
+        "outside/sub/SECRET",
+        "outside/sub/deep/SECRET",
+    ] {
+        fs::write(dir.join(path), "secret").unwrap();
+    }
+}
+
+/// A tree whose directories `sub` have names in common with those outside.
+fn build(dir: &Path) {
+    fs::create_dir_all(dir.join("t/sub/deep/more")).unwrap();
+    for n in 0..10 {
+        fs::write(dir.join(format!("t/sub/{n}")), "x").unwrap();
+        fs::write(dir.join(format!("t/sub/deep/{n}")), "x").unwrap();
+    }
+}
+
+/// Exchanges `one` and `other` until told to stop; what does not work does not matter.
+fn exchange(stop: &AtomicBool, one: &Path, other: &Path) {
+    while !stop.load(Ordering::Relaxed) {
+        let cwd = rustix::fs::CWD;
+        let _ = rustix::fs::renameat_with(cwd, one, cwd, other, RenameFlags::EXCHANGE);
+    }
+}
+
+/// Runs `work` while others exchange each pair of paths.
+fn attacked<R>(dir: &Path, pairs: &[(&str, &str)], work: impl FnOnce() -> R) -> R {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        let _stop = Stop(stop);
+        for (one, other) in pairs {
+            let (one, other) = (dir.join(one), dir.join(other));
+            scope.spawn(move || exchange(stop, &one, &other));
+        }
+        work()
+    })
+}
+
+#[test]
+fn nothing_outside_is_removed() {
+    let dir = common::dir();
+    outside(dir.path());
+    let before = snapshot(&dir.path().join("outside"));
+    let root = Root::open(dir.path()).unwrap();
+    symlink(dir.path().join("outside/sub"), dir.path().join("evil")).unwrap();
+    let pairs = [("t/sub", "evil"), ("t/sub/deep", "t/evil")];
+    let mut removed = 0;
+    attacked(dir.path(), &pairs, || {
+        for _ in 0..rounds() {
+            if !dir.path().join("t").exists() {
+                fs::create_dir(dir.path().join("t")).unwrap();
+            }
+            // Anything may be a directory or a link at this moment.
+            let _ = fs::create_dir_all(dir.path().join("t/sub/deep"));
+            let _ = symlink("../outside", dir.path().join("t/evil"));
+            for n in 0..10 {
+                let _ = fs::write(dir.path().join(format!("t/sub/deep/{n}")), "x");
+            }
+            match remove(&root, &name("t"), &RemoveOptions::new()) {
+                Ok(_) => removed += 1,
+                Err(e) => assert!(
+                    matches!(e.kind(), ErrorKind::Changed | ErrorKind::DirectoryNotEmpty),
+                    "{e}"
+                ),
+            }
+            if !dir.path().join("evil").is_symlink() {
+                // The attacker's link went with the tree.
+                let _ = fs::remove_dir_all(dir.path().join("evil"));
+                let _ = symlink(dir.path().join("outside/sub"), dir.path().join("evil"));
+            }
+        }
+    });
+    let kept = snapshot(&dir.path().join("outside"));
+    for (path, seen) in &before {
+        assert_eq!(
+            kept.get(path).map(|s| &s.content),
+            Some(&seen.content),
+            "{path:?} is gone"
+        );
+    }
+    assert!(removed > rounds() / 10, "{removed}");
+}
+
+#[test]
+fn nothing_outside_is_copied() {
+    let dir = common::dir();
+    outside(dir.path());
+    build(dir.path());
+    symlink("../outside/sub", dir.path().join("t/evil")).unwrap();
+    symlink("../../outside/sub/deep", dir.path().join("t/sub/evil")).unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let pairs = [("t/sub", "t/evil"), ("t/sub/deep", "t/sub/evil")];
+    let (mut copied, mut seen) = (0, 0);
+    attacked(dir.path(), &pairs, || {
+        for _ in 0..rounds() {
+            match copy(&root, &name("t"), &root, &name("copy"), &CopyOptions::new()) {
+                Ok(_) => copied += 1,
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Changed, "{e}");
+                    assert!(!dir.path().join("copy").exists(), "{e}");
+                    continue;
+                }
+            }
+            for (path, found) in snapshot(&dir.path().join("copy")) {
+                assert!(!path.ends_with("SECRET"), "{path:?}");
+                assert_ne!(found.content, b"secret", "{path:?}");
+                seen += 1;
+            }
+            remove(&root, &name("copy"), &RemoveOptions::new()).unwrap();
+        }
+    });
+    assert!(copied > rounds() / 10 && seen > copied, "{copied} {seen}");
+}
+
+#[test]
+fn nothing_is_copied_to_the_outside() {
+    let dir = common::dir();
+    outside(dir.path());
+    build(dir.path());
+    let before = snapshot(&dir.path().join("outside"));
+    fs::create_dir(dir.path().join("place")).unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    symlink("../outside/sub", dir.path().join("place/evil")).unwrap();
+    symlink("../../outside/sub", dir.path().join("place/evil2")).unwrap();
+    let pairs = [
+        ("place/copy", "place/evil"),
+        ("place/copy/sub", "place/evil2"),
+    ];
+    let mut copied = 0;
+    attacked(dir.path(), &pairs, || {
+        for _ in 0..rounds() {
+            match root.copy_tree("t", &root, "place/copy", &CopyOptions::new()) {
+                Ok(_) => copied += 1,
+                Err(e) => assert!(
+                    matches!(
+                        e.kind(),
+                        // In the place of what was just made there was something else.
+                        ErrorKind::Changed
+                            | ErrorKind::AlreadyExists
+                            | ErrorKind::NotADirectory
+                            | ErrorKind::NotFound
+                            | ErrorKind::SymlinkLoop
+                    ),
+                    "{e}"
+                ),
+            }
+            let _ = fs::remove_dir_all(dir.path().join("place/copy"));
+            let _ = fs::remove_file(dir.path().join("place/copy"));
+        }
+    });
+    assert_eq!(snapshot(&dir.path().join("outside")), before);
+    assert_eq!(list(&dir.path().join("outside")), ["SECRET", "sub"]);
+    eprintln!("{copied} of {} copies came through", rounds());
+}
