@@ -54,7 +54,7 @@ pub use stat::{
 };
 pub use sync::{SyncRange, fdatasync, fsync, sync_file_range, syncfs};
 pub use unlink::{mkdirat, mkfifoat, mknodat, rmdirat, unlinkat};
-pub use xattr::{fgetxattr, flistxattr, fremovexattr, fsetxattr};
+pub use xattr::{fgetxattr, flistxattr, fremovexattr, fsetxattr, getxattr};
 
 pub(crate) use lookup::{fsuid, link_facts, mount_by_handle, protected_symlinks};
 pub(crate) use proc::descriptor_link;

@@ -11,16 +11,31 @@ use std::ffi::CString;
 /// As fgetxattr(2). `EOPNOTSUPP`: no such attributes here.
 pub fn fgetxattr(fd: impl AsFd, name: impl Arg) -> Result<Option<Vec<u8>>> {
     name.into_with_c_str(|name| {
-        let value = grow(|buf| {
+        value(|buf| {
             retry("fgetxattr", || {
                 rustix::fs::fgetxattr(fd.as_fd(), name, &mut *buf)
             })
-        });
-        match value {
-            Ok(value) => Ok(Some(value)),
-            Err(Errno::NODATA) => Ok(None),
-            Err(e) => Err(e),
-        }
+        })
+    })
+}
+
+fn value(read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<Option<Vec<u8>>> {
+    match grow(read) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// getxattr(2): as [`fgetxattr`], of a path; a symlink is followed.
+///
+/// # Errors
+/// As getxattr(2). `EOPNOTSUPP`: no such attributes here.
+pub fn getxattr(path: impl Arg, name: impl Arg) -> Result<Option<Vec<u8>>> {
+    path.into_with_c_str(|path| {
+        name.into_with_c_str(|name| {
+            value(|buf| retry("getxattr", || rustix::fs::getxattr(path, name, &mut *buf)))
+        })
     })
 }
 

@@ -14,6 +14,7 @@ const DEFAULT: &CStr = c"system.posix_acl_default";
 const VERSION: u32 = 2;
 const GROUP_OBJ: u16 = 0x04;
 const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
 
 /// What the owning group itself may do: its own entry under the mask. Where an access list exists, the mode's
 /// group bits are the mask, which may be wider. `None` if the bytes are not an access list.
@@ -29,6 +30,19 @@ pub(crate) fn group_rights(acl: &[u8]) -> Option<u32> {
         })
     };
     Some(find(GROUP_OBJ)? & find(MASK).unwrap_or(7))
+}
+
+/// Limits what the owning group itself may do to what others may: for a copy with another group.
+pub(crate) fn narrow_group(acl: &mut [u8]) {
+    let find = |acl: &[u8], wanted: u16| {
+        (4..acl.len().saturating_sub(7))
+            .step_by(8)
+            .find(|at| acl[*at..at + 2] == wanted.to_le_bytes())
+    };
+    if let Some(group) = find(acl, GROUP_OBJ) {
+        let others = find(acl, OTHER).map_or(0, |at| acl[at + 2]);
+        acl[group + 2] &= others;
+    }
 }
 
 /// The rights of owner, group and others (with set-user-id, set-group-id and sticky) that a copy may have whose
@@ -96,6 +110,11 @@ mod tests {
         assert_eq!(group_rights(&list[..list.len() - 1]), None);
         assert_eq!(group_rights(&[3, 0, 0, 0]), None);
         assert_eq!(group_rights(b""), None);
+        let mut narrowed = acl(&[entry(GROUP_OBJ, 7), entry(MASK, 6), entry(OTHER, 5)]);
+        narrow_group(&mut narrowed);
+        let want = acl(&[entry(GROUP_OBJ, 5), entry(MASK, 6), entry(OTHER, 5)]);
+        assert_eq!(narrowed, want);
+        narrow_group(&mut [2, 0, 0, 0, 4]);
     }
 
     #[test]

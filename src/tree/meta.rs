@@ -97,7 +97,7 @@ pub(super) fn carry(
         owner: !kept,
         xattrs: 0,
     };
-    let mode = permitted(meta, !kept || preserve.owner == Keep::No, to)?;
+    let (mode, same_group) = permitted(meta, !kept || preserve.owner == Keep::No, to)?;
     let mut list = None;
     if preserve.xattrs == Keep::No {
         list = read_acl(from)?;
@@ -128,7 +128,10 @@ pub(super) fn carry(
     let chmod = |mode| sys::fchmod(to, mode).map_err(|e| ("fchmod", e));
     match list {
         None => chmod(mode)?,
-        Some(list) => {
+        Some(mut list) => {
+            if !same_group {
+                acl::narrow_group(&mut list);
+            }
             // In the mode of a file with an ACL the group's bits are the mask, which may permit more than
             // the group has: they come with the ACL, in one step.
             let without = mode.difference(Mode::RWXG);
@@ -168,15 +171,37 @@ pub(super) fn owner(
     }
 }
 
-/// The mode to give the file `to`: what was meant for another owner or group than it has is left out.
-pub(super) fn permitted(meta: &Metadata, check: bool, to: BorrowedFd<'_>) -> Result<Mode, Refused> {
+/// The mode to give the file `to`: what was meant for another owner or group than it has is left out. And
+/// whether it has the same group.
+pub(super) fn permitted(
+    meta: &Metadata,
+    check: bool,
+    to: BorrowedFd<'_>,
+) -> Result<(Mode, bool), Refused> {
     if !check {
-        return Ok(meta.mode());
+        return Ok((meta.mode(), true));
     }
     let now = look(to).map_err(|e| ("statx", e))?;
     let (same_owner, same_group) = (now.uid() == meta.uid(), now.gid() == meta.gid());
     let mode = acl::permitted(meta.mode().as_raw_mode(), same_owner, same_group);
-    Ok(Mode::from_raw_mode(mode))
+    Ok((Mode::from_raw_mode(mode), same_group))
+}
+
+/// `mode`, which is that of the special file `from` (`O_PATH`), with the group's own rights in place of the mask,
+/// if it has an access list: special files are copied without it.
+pub(super) fn without_list(from: BorrowedFd<'_>, mode: Mode) -> Mode {
+    // It must not be opened, but procfs has a way to it.
+    let list = sys::descriptor_link(from).map(|(_, number)| {
+        let path = [b"/proc/thread-self/fd/", number.as_bytes()].concat();
+        sys::getxattr(path, acl::ACCESS)
+    });
+    let group = match list {
+        Ok(Ok(None) | Err(Errno::OPNOTSUPP | Errno::NOSYS)) => return mode,
+        Ok(Ok(Some(list))) => acl::group_rights(&list).unwrap_or(0) << 3,
+        // Nobody knows: what everybody may.
+        Ok(Err(_)) | Err(_) => mode.intersection(Mode::RWXO).as_raw_mode() << 3,
+    };
+    mode.difference(Mode::RWXG.difference(Mode::from_raw_mode(group)))
 }
 
 pub(super) fn times(meta: &Metadata) -> Timestamps {

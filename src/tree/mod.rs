@@ -15,12 +15,14 @@ pub(crate) mod acl;
 mod chain;
 mod content;
 mod copy;
+mod leaves;
 mod links;
 mod meta;
 mod on_root;
 mod remove;
 mod sync;
 mod walk;
+mod work;
 
 pub use copy::{Copied, CopyOptions, Keep, Preserve, Special, copy, copy_watched};
 pub(crate) use copy::{copy_content, copy_file, copy_into};

@@ -2,8 +2,8 @@
 
 use crate::common;
 use crate::support::{
-    Random, assert_same, build, chmod, is_fifo, is_root, list, mode_of, name, set_xattr, skipped,
-    snapshot,
+    Random, acl, assert_same, build, chmod, is_fifo, is_root, list, mode_of, name, set_xattr,
+    skipped, snapshot,
 };
 use std::fs;
 use std::ops::ControlFlow;
@@ -161,7 +161,7 @@ fn special_files_by_policy() {
     fs::create_dir(dir.path().join("t")).unwrap();
     fs::write(dir.path().join("t/f"), "x").unwrap();
     let root = Root::open(dir.path()).unwrap();
-    let mut specials = 2;
+    let mut specials = 3;
     root.mkfifo("t/fifo", rustix::fs::Mode::RUSR).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("t/socket"));
     if _socket.is_err() {
@@ -177,6 +177,10 @@ fn special_files_by_policy() {
         skipped("special_files_by_policy, devices", "need root");
     }
     chmod(&dir.path().join("t/fifo"), 0o621);
+    // In the mode that this gives, the group's bits are the mask's.
+    let fifo = dir.path().join("t/masked");
+    root.mkfifo("t/masked", rustix::fs::Mode::RUSR).unwrap();
+    let masked = set_xattr(&fifo, "system.posix_acl_access", &acl(6, (7, 6), 4, 6, 0));
     let error = root
         .copy_tree("t", &root, "refused", &CopyOptions::new())
         .unwrap_err();
@@ -188,10 +192,25 @@ fn special_files_by_policy() {
     assert_eq!(list(&dir.path().join("skipped")), ["f"]);
     let done = root.copy_tree("t", &root, "made", &options()).unwrap();
     assert_eq!(done.specials, specials);
-    assert_same(
-        &snapshot(&dir.path().join("t")),
-        &snapshot(&dir.path().join("made")),
+    if masked {
+        assert_eq!(mode_of(&fifo), 0o660);
+        assert_eq!(mode_of(&dir.path().join("made/masked")), 0o640);
+    }
+    for top in ["t", "made"] {
+        fs::remove_file(dir.path().join(top).join("masked")).unwrap();
+    }
+    let (from, to) = (
+        snapshot(&dir.path().join("t")),
+        snapshot(&dir.path().join("made")),
     );
+    for (path, seen) in &from {
+        assert_eq!(
+            (seen.mode, seen.device),
+            (to[path].mode, to[path].device),
+            "{path:?}"
+        );
+    }
+    assert_eq!(from.len(), to.len());
     assert_eq!(list(dir.path()), ["made", "skipped", "t"]);
 }
 
@@ -254,14 +273,9 @@ fn names_of_any_bytes() {
         &[0xc3; 255],
     ];
     for bytes in names {
-        fs::write(dir.path().join("t").join(OsStr::from_bytes(bytes)), bytes).unwrap();
-        fs::create_dir(
-            dir.path()
-                .join("t")
-                .join(OsStr::from_bytes(&bytes[..1]))
-                .with_extension("d"),
-        )
-        .unwrap();
+        let path = dir.path().join("t").join(OsStr::from_bytes(bytes));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(OsStr::from_bytes(bytes)), bytes).unwrap();
     }
     let root = Root::open(dir.path()).unwrap();
     let long = Name::new(OsStr::from_bytes(&[0xff; 255])).unwrap();
