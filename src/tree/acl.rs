@@ -45,9 +45,9 @@ pub(crate) fn narrow_group(acl: &mut [u8]) {
     }
 }
 
-/// The rights of owner, group and others (with set-user-id, set-group-id and sticky) that a copy may have whose
-/// owner or group is not that of its original: what was meant for another owner or group must not fall to
-/// ours. A group that is another one gets what everybody has.
+/// The rights of owner, group and others (with set-user-id, set-group-id and sticky) that a copy may have
+/// whose owner or group is not that of its original: what was meant for another owner or group must not fall
+/// to ours. A group that is another one gets what everybody has.
 pub(crate) fn permitted(mode: u32, same_owner: bool, same_group: bool) -> u32 {
     let mut mode = mode & 0o7777;
     if !same_owner {
@@ -60,8 +60,8 @@ pub(crate) fn permitted(mode: u32, same_owner: bool, same_group: bool) -> u32 {
     mode
 }
 
-/// Takes away what a new file has inherited from its directory's default list, which could permit more than its
-/// original does. Asked for first: removing what is not there costs some file systems a transaction.
+/// Takes away what a new file has inherited from its directory's default list, which could permit more than
+/// its original does. Asked for first: removing what is not there costs some file systems a transaction.
 pub(crate) fn drop_inherited(
     to: BorrowedFd<'_>,
     is_dir: bool,

@@ -187,8 +187,8 @@ pub(super) fn permitted(
     Ok((Mode::from_raw_mode(mode), same_group))
 }
 
-/// `mode`, which is that of the special file `from` (`O_PATH`), with the group's own rights in place of the mask,
-/// if it has an access list: special files are copied without it.
+/// `mode`, which is that of the special file `from` (`O_PATH`), with the group's own rights in place of the
+/// mask, if it has an access list: special files are copied without it.
 pub(super) fn without_list(from: BorrowedFd<'_>, mode: Mode) -> Mode {
     // It must not be opened, but procfs has a way to it.
     let list = sys::descriptor_link(from).map(|(_, number)| {
