@@ -26,7 +26,8 @@ run_all() {
   log=$(mktemp)
   while read -r dir binary; do
     start=$SECONDS
-    if (cd "$dir" && "$@" "$binary" --nocapture) </dev/null >"$log" 2>&1; then
+    # A shell in the background ignores SIGINT, and so would everything below it.
+    if (cd "$dir" && env --default-signal "$@" "$binary" --nocapture) </dev/null >"$log" 2>&1; then
       printf '  ok %3d s  %s\n' $((SECONDS - start)) "${binary##*/}"
       grep -a 'SKIPPED' "$log" | sed 's/^/    /' || true
     else
