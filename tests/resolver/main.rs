@@ -7,6 +7,7 @@
 
 mod again;
 mod attack;
+mod automount;
 mod blocked;
 mod children;
 #[path = "../common/mod.rs"]
