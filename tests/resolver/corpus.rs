@@ -135,8 +135,13 @@ impl Corpus {
         symlink("n".repeat(256), tree.join("l_long")).unwrap();
         fs::create_dir(tree.join("n".repeat(255))).unwrap();
         fs::write(tree.join("n".repeat(255)).join("m".repeat(255)), "").unwrap();
-        // Its own text twice a time: grows beyond a path's length.
-        symlink(format!("{}f", "a/../".repeat(800)), tree.join("l_wide")).unwrap();
+        // Long texts (of a length that every file system takes), together longer than a path may be.
+        let mut end = "f".to_owned();
+        for n in 1..=6 {
+            let name = format!("l_wide{n}");
+            symlink(format!("{}{end}", "a/../".repeat(150)), tree.join(&name)).unwrap();
+            end = name;
+        }
         let mknod = |name: &str, kind| {
             rustix::fs::mknodat(CWD, tree.join(name), kind, Mode::from(0o644), 0).unwrap();
         };

@@ -11,11 +11,10 @@
 use super::corpus::{Corpus, as_user, is_root, with_own_mounts};
 use super::support::{Case, Who, has_openat2, kernel_answers, skipped};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use std::fs;
 use steadfast::root::bare;
 use steadfast::sys::errno_name;
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/resolver/cases.txt");
+const TABLE: &str = include_str!("cases.txt");
 
 /// As recorded: what the answer depends on.
 const ANY: &str = "*";
@@ -215,11 +214,10 @@ fn check(corpus: &Corpus, line: &Line, openat2: bool, wrong: &mut Vec<String>) {
 
 /// Asks every line of the table in the tree that is built in `dir`; `openat2`: the kernel can be asked.
 pub(crate) fn compare(dir: &std::path::Path, openat2: bool) {
-    let text = fs::read_to_string(FILE).unwrap();
     let (mut wrong, mut asked, mut left_out) = (Vec::new(), 0, 0);
     with_own_mounts(|| {
         let corpus = Corpus::build(dir);
-        for line in text
+        for line in TABLE
             .lines()
             .filter(|l| !l.is_empty() && !l.starts_with('#'))
         {
@@ -256,11 +254,10 @@ pub(crate) fn compare(dir: &std::path::Path, openat2: bool) {
 
 /// Writes the table anew, with the answers that openat2 gives now.
 fn record(dir: &std::path::Path) {
-    let text = fs::read_to_string(FILE).unwrap();
     let mut new = String::new();
     with_own_mounts(|| {
         let corpus = Corpus::build(dir);
-        for text in text.lines() {
+        for text in TABLE.lines() {
             new += text.split(" = ").next().unwrap();
             if !text.is_empty() && !text.starts_with('#') {
                 let line = parse(text);
@@ -271,7 +268,8 @@ fn record(dir: &std::path::Path) {
             new.push('\n');
         }
     });
-    fs::write(FILE, new).unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/resolver/cases.txt");
+    std::fs::write(file, new).unwrap();
 }
 
 #[test]
