@@ -9,6 +9,38 @@ use std::path::Path;
 use steadfast::sys::errno_name;
 use steadfast::{DiskState, Error, ErrorKind};
 
+/// The fields of the JSON object of a failure, for the manual page.
+pub(crate) const FIELDS: &[(&str, &str)] = &[
+    ("command", "the command, null if that was not understood"),
+    ("error", "one sentence"),
+    ("exit_code", "the exit status"),
+    (
+        "kind",
+        "what kind of failure it is, such as not_found, already_exists or usage",
+    ),
+    (
+        "disk_state",
+        "unchanged, published (visible, but perhaps not durable) or indeterminate",
+    ),
+    ("operation", "what was tried"),
+    ("path", "the path that it is about, in the user's spelling"),
+    ("other_path", "the second path, where there is one"),
+    ("system_call", "the call that failed"),
+    ("errno", "its answer by name, such as ENOSPC"),
+    ("errno_number", "its answer by number"),
+    ("advice", "what to do next, where that is known"),
+    ("left_behind", "temporaries that could not be removed"),
+    ("signal", "the signal that stopped the work"),
+    (
+        "failures",
+        "of several paths, an object for each that failed",
+    ),
+    ("done", "of several paths, those that were done"),
+];
+
+/// Those of [`FIELDS`] that are not always there.
+const OPTIONAL: &[&str] = &["other_path", "signal", "failures", "done"];
+
 /// Why a command failed, for a person and for a program.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -42,20 +74,15 @@ impl Failure {
         object.insert("command".into(), command.into());
         object.insert("error".into(), self.message.clone().into());
         object.insert("exit_code".into(), self.exit.code().into());
-        let fields = [
-            "operation",
-            "system_call",
-            "errno",
-            "errno_number",
-            "path",
-            "advice",
-        ];
-        for field in fields {
-            object.entry(field).or_insert(Value::Null);
+        for (field, _) in FIELDS {
+            if !OPTIONAL.contains(field) {
+                let none = match *field {
+                    "left_behind" => Value::Array(Vec::new()),
+                    _ => Value::Null,
+                };
+                object.entry(*field).or_insert(none);
+            }
         }
-        object
-            .entry("left_behind")
-            .or_insert(Value::Array(Vec::new()));
         object.into()
     }
 
@@ -120,8 +147,8 @@ impl Failure {
     }
 
     /// A failure after the change had become visible, such as of the sync that follows it.
-    pub(crate) fn published(error: Error) -> Self {
-        let mut failure = Self::of(error, &[]);
+    pub(crate) fn published(error: Error, places: &[&Place]) -> Self {
+        let mut failure = Self::of(error, places);
         failure.exit = Exit::Published;
         failure.set_state(DiskState::Published, &DiskState::Published.to_string());
         failure
@@ -155,9 +182,9 @@ impl Failure {
         self.json.get("kind") == Some(&kind_name(kind).into())
     }
 
-    /// Of several paths, some failed: the first failure speaks, the worst decides the exit code, and what
-    /// was done is not forgotten.
-    pub(crate) fn several(failures: Vec<Self>, done: &[&Path]) -> Option<Self> {
+    /// Of several paths, some failed: the first of the worst failures speaks and decides the exit code, and
+    /// what was done is not forgotten.
+    pub(crate) fn several(mut failures: Vec<Self>, done: &[&Path]) -> Option<Self> {
         let count = failures.len();
         let parts: Vec<Value> = failures
             .iter()
@@ -170,12 +197,11 @@ impl Failure {
         let exit = failures
             .iter()
             .fold(Exit::Ok, |worst, f| worst.worse(f.exit));
-        let mut failures = failures.into_iter();
-        let mut first = failures.next()?;
+        let speaker = failures.iter().position(|f| f.exit == exit)?;
+        let mut first = failures.remove(speaker);
         for other in failures {
             first.hints.push(("also", other.message));
         }
-        first.exit = exit;
         if count > 1 || !done.is_empty() {
             let done: Vec<Value> = done.iter().map(|p| path_value(p)).collect();
             first

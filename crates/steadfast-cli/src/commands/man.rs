@@ -3,7 +3,7 @@
 use super::Done;
 use crate::args::{Cli, ManArgs};
 use crate::exit::TABLE;
-use crate::failure::Failure;
+use crate::failure::{FIELDS, Failure};
 use crate::output::{Report, Text};
 use crate::paths::path_values;
 use clap::{Command, CommandFactory};
@@ -88,6 +88,18 @@ fn render(command: &Command, whole: &Command) -> io::Result<Vec<u8>> {
     page.extend(b".SH \"EXIT STATUS\"\n");
     for (code, meaning) in TABLE {
         page.extend(format!(".TP\n\\fB{code}\\fR\n{}\n", escape(meaning)).into_bytes());
+    }
+    if is_whole {
+        page.extend(b".SH JSON\n");
+        page.extend(
+            b"With \\fB\\-\\-json\\fR a result is one object on stdout, with command, exit_code, the \
+            command's own fields, and notes where something was not kept. A failure is one object on \
+            stderr. For a path that is not UTF\\-8 there is a second field whose name ends with \
+            _bytes_hex. The fields of a failure:\n",
+        );
+        for (field, meaning) in FIELDS {
+            page.extend(format!(".TP\n\\fB{field}\\fR\n{}\n", escape(meaning)).into_bytes());
+        }
     }
     page.extend(b".SH \"SEE ALSO\"\n");
     let names: Vec<_> = pages(whole)

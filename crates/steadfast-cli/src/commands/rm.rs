@@ -131,7 +131,7 @@ impl Work<'_> {
     /// Makes the removals durable.
     fn sync(&self) -> Vec<Failure> {
         let synced = self.parents.iter().map(|(_, dir, path)| {
-            let failed = |e: Error| Failure::published(e.map_paths(|_| path.clone()));
+            let failed = |e: Error| Failure::published(e.map_paths(|_| path.clone()), &[]);
             dir.sync().map_err(failed)
         });
         synced.filter_map(Result::err).collect()

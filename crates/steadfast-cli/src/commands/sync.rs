@@ -9,8 +9,8 @@ use crate::place::Place;
 use crate::progress::Watcher;
 use crate::signals;
 use std::path::{Path, PathBuf};
-use steadfast::ErrorKind;
 use steadfast::tree::{self, SyncStrategy, Synced};
+use steadfast::{Error, ErrorKind};
 
 /// Syncs each path. One failure does not keep the others from being tried.
 pub(crate) fn run(args: &SyncArgs, ui: &Ui) -> Done {
@@ -44,9 +44,20 @@ pub(crate) fn run(args: &SyncArgs, ui: &Ui) -> Done {
     }
 }
 
+/// After a failed fsync the content is there, and is not known to be durable.
+fn unsynced(error: Error, place: &Place) -> Failure {
+    let synced = matches!(error.system_call(), Some("fsync" | "fdatasync" | "syncfs"));
+    match error.kind() {
+        // A FIFO, socket or device.
+        ErrorKind::InvalidInput => place.fail(error, &[]),
+        _ if synced => Failure::published(error, &[place]),
+        _ => place.fail(error, &[]),
+    }
+}
+
 fn one(args: &SyncArgs, path: &Path, watcher: &mut Watcher) -> Result<Synced, Failure> {
     let place = Place::find(&args.root, path)?;
-    let fail = |e| place.fail(e, &[]);
+    let fail = |e| unsynced(e, &place);
     let synced = match place.root.open_dir(&place.path) {
         Ok(dir) => {
             let strategy = SyncStrategy::default();

@@ -168,6 +168,26 @@ fn a_kill_at_any_call_leaves_old_or_new_and_nothing_after_a_sweep() {
 }
 
 #[test]
+fn a_failed_sync_is_told_from_a_path_that_is_not_there() {
+    if !seam("a_failed_sync_is_told_from_a_path_that_is_not_there") {
+        return;
+    }
+    let dir = dir();
+    let d = dir.path();
+    fs::create_dir(d.join("t")).unwrap();
+    fs::write(d.join("t/f"), "").unwrap();
+    for path in ["t/f", "t"] {
+        let plan = "deny:fsync=EIO;deny:syncfs=EIO";
+        let error = planned(d, plan, &["sync", "--json", path])
+            .expect(3)
+            .error();
+        assert_eq!(error["disk_state"], "published", "{error}");
+        assert_eq!(error["errno"], "EIO");
+        planned(d, plan, &["sync", "--json", "none"]).expect(5);
+    }
+}
+
+#[test]
 fn an_error_at_any_call_has_the_exit_code_of_its_state() {
     if !seam("an_error_at_any_call_has_the_exit_code_of_its_state") {
         return;

@@ -188,6 +188,15 @@ fn manual_pages_are_written_and_render() {
     }
     let main = std::fs::read_to_string(dir.path().join("steadfast.1")).unwrap();
     assert_eq!(run(here(), ["man"]).expect(0).stdout, main);
+    let error = run(here(), ["rm", "--json", "none", "none"])
+        .expect(5)
+        .error();
+    for field in error.as_object().unwrap().keys() {
+        assert!(
+            main.contains(&format!("\\fB{field}\\fR\n")),
+            "{field} is documented"
+        );
+    }
 }
 
 /// Formats a page as a reader would see it, and wants no warning about it.

@@ -105,7 +105,7 @@ fn a_signal_before_a_path_has_its_turn_is_not_success() {
     let d = dir.path();
     let mut stopped = false;
     for _ in 0..50 {
-        let all: Vec<_> = (0..2000).map(|n| format!("{n}")).collect();
+        let all: Vec<_> = (0..1000).map(|n| format!("{n}")).collect();
         for name in &all {
             fs::write(d.join(name), "").unwrap();
         }
@@ -158,7 +158,7 @@ fn tree(top: &Path, files: u32) {
 fn a_signal_during_a_long_copy_leaves_nothing() {
     let dir = dir();
     let d = dir.path();
-    tree(&d.join("src"), 4000);
+    tree(&d.join("src"), 2000);
     let verbs: [&[&str]; 2] = [
         &["cp", "-r", "src", "dst"],
         &["publish", "--copy", "src", "dst"],
@@ -196,7 +196,7 @@ fn a_signal_after_the_publication_does_not_stop_the_tidying() {
         );
         return;
     }
-    tree(&d.join("dst"), 3000);
+    tree(&d.join("dst"), 1500);
     fs::create_dir(d.join("src")).unwrap();
     fs::write(d.join("src/new"), "new").unwrap();
     let mut child = spawn(steadfast(d).args(["publish", "src", "dst"]));
@@ -214,7 +214,7 @@ fn a_signal_stops_the_removal_of_a_tree_and_it_says_so() {
     let d = dir.path();
     let mut stopped = false;
     for _ in 0..20 {
-        tree(&d.join("t"), 3000);
+        tree(&d.join("t"), 1500);
         let before = names(&d.join("t")).len();
         let mut command = steadfast(d);
         let mut child = spawn(
