@@ -9,6 +9,22 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+/// The command with every signal at its default: a shell in the background ignores SIGINT, and all that it
+/// starts would too.
+fn watchful(d: &Path) -> Command {
+    let env = ["--default-signal=INT,TERM,HUP"];
+    let works = Command::new("env").args(env).arg("true").status();
+    if !works.is_ok_and(|s| s.success()) {
+        return steadfast(d);
+    }
+    let mut command = Command::new("env");
+    command
+        .args(env)
+        .arg(env!("CARGO_BIN_EXE_steadfast"))
+        .current_dir(d);
+    command
+}
+
 /// What stops, and the exit code that says so.
 const STOPS: [(Signal, i32, &str); 3] = [
     (Signal::INT, 130, "SIGINT"),
@@ -44,7 +60,7 @@ fn a_signal_while_stdin_is_read_leaves_the_old_file() {
     for (signal, code, name) in STOPS {
         for json in [false, true] {
             fs::write(d.join("f"), "old").unwrap();
-            let mut command = steadfast(d);
+            let mut command = watchful(d);
             command.args(["write", "f"]).args(json.then_some("--json"));
             let mut child = spawn(&mut command);
             feed(&mut child);
@@ -73,7 +89,7 @@ fn a_signal_while_stdin_is_read_leaves_the_old_file() {
 fn a_signal_before_the_first_byte_ends_the_wait() {
     let dir = dir();
     let d = dir.path();
-    let mut child = spawn(steadfast(d).args(["write", "f"]));
+    let mut child = spawn(watchful(d).args(["write", "f"]));
     // Its temporary file shows that it watches for signals by now.
     until(&mut child, || !names(d).is_empty());
     send(&child, Signal::TERM);
@@ -109,7 +125,7 @@ fn a_signal_before_a_path_has_its_turn_is_not_success() {
         for name in &all {
             fs::write(d.join(name), "").unwrap();
         }
-        let mut child = spawn(steadfast(d).args(["rm", "--json"]).args(&all));
+        let mut child = spawn(watchful(d).args(["rm", "--json"]).args(&all));
         until(&mut child, || names(d).len() < all.len());
         send(&child, Signal::TERM);
         let ran = ended(child);
@@ -167,7 +183,7 @@ fn a_signal_during_a_long_copy_leaves_nothing() {
         let mut stopped = 0;
         // The copy may be done before the signal comes, on a busy machine; not every time.
         for _ in 0..20 {
-            let mut child = spawn(steadfast(d).args(verb));
+            let mut child = spawn(watchful(d).args(verb));
             until(&mut child, || names(d).len() > 1);
             send(&child, Signal::TERM);
             let ran = ended(child);
@@ -199,7 +215,7 @@ fn a_signal_after_the_publication_does_not_stop_the_tidying() {
     tree(&d.join("dst"), 1500);
     fs::create_dir(d.join("src")).unwrap();
     fs::write(d.join("src/new"), "new").unwrap();
-    let mut child = spawn(steadfast(d).args(["publish", "src", "dst"]));
+    let mut child = spawn(watchful(d).args(["publish", "src", "dst"]));
     until(&mut child, || d.join("dst/new").exists());
     // It may be gone already, and then nothing is to be stopped.
     let _ = kill_process(Pid::from_child(&child), Signal::TERM);
@@ -216,7 +232,7 @@ fn a_signal_stops_the_removal_of_a_tree_and_it_says_so() {
     for _ in 0..20 {
         tree(&d.join("t"), 1500);
         let before = names(&d.join("t")).len();
-        let mut command = steadfast(d);
+        let mut command = watchful(d);
         let mut child = spawn(
             command
                 .args(["rm", "-r", "--json", "t"])
