@@ -82,7 +82,8 @@ pub(crate) enum Command {
     /// Put a finished file or folder in the place of another
     ///
     /// SRC moves to DST in one step; readers see the old DST or the new one. The old DST is removed
-    /// afterwards, or kept with --keep-old. Content is synced before it becomes visible.
+    /// afterwards, or kept with --keep-old. Content is synced before it becomes visible. A file
+    /// replaces a file, a folder a folder, on one file system; --copy takes SRC from anywhere.
     #[command(after_help = "Example:\n  steadfast publish build/site /srv/www/live")]
     Publish(PublishArgs),
 
@@ -93,8 +94,11 @@ pub(crate) enum Command {
 
     /// Copy a file or a folder, whole or not at all
     ///
-    /// The copy is made beside DST and appears there when it is complete and on the disk. Content
-    /// is shared with the source (reflink) where the file system can.
+    /// The copy is made beside DST and appears there when it is complete and on the disk, with the
+    /// mode, owner (where permitted), times and extended attributes of SRC. Content is shared with
+    /// the source (reflink) where the file system can.
+    ///
+    /// A file may replace a file. A folder replaces nothing: 'publish --copy' does that.
     Cp(CpArgs),
 
     /// Force files and folders to the disk
@@ -225,7 +229,7 @@ pub(crate) struct WriteArgs {
     #[arg(long, group = "condition")]
     pub(crate) replace_only: bool,
 
-    /// Fail unless the content of FILE has this SHA-256 hash
+    /// Fail unless the content of FILE has this SHA-256 hash (see sha256sum)
     #[arg(long, value_name = "SHA256", group = "condition", value_parser = sha256)]
     pub(crate) if_unchanged: Option<[u8; 32]>,
 
@@ -253,13 +257,18 @@ pub(crate) struct WriteArgs {
 pub(crate) enum SymlinkArg {
     /// Fail
     Refuse,
-    /// Take what it leads to, beneath the root
+    /// Take what it leads to, beneath the root if one is given
     Follow,
     /// Replace the link itself
     Replace,
 }
 
 impl SymlinkArg {
+    /// Whether the target may be elsewhere than where the path says.
+    pub(crate) fn follows(self) -> bool {
+        matches!(self, Self::Follow)
+    }
+
     /// For the library.
     pub(crate) fn get(self) -> SymlinkPolicy {
         match self {

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &CpArgs, ui: &Ui) -> Done {
         failure.advise("--recursive copies a folder with everything in it");
         return Err(failure);
     }
-    let dst = making(&args.root, args.parents, &args.dst, args.durability)?;
+    let dst = making(&args.root, args.parents, &args.dst, args.durability, false)?;
     let mut options = FolderOptions::new().durability(args.durability.get());
     if args.no_replace || meta.is_dir() {
         options = options.target(FolderTarget::CreateNew);

@@ -41,25 +41,30 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Done {
     }
 }
 
-/// The place of a target, with the directories on the way made if that was asked for.
+/// The place of a target, with the directories on the way made if that was asked for. A `wide` place is not
+/// held to its parent directory, unless by a root.
 fn making(
     root: &RootArg,
     parents: ParentsArg,
     given: &Path,
     durability: DurabilityArg,
+    wide: bool,
 ) -> Result<Place, Failure> {
-    let Some(mode) = parents.mode() else {
-        return Place::find(root, given);
-    };
-    let place = Place::find_far(root, given)?;
-    let (parent, _) = split(&place.path);
-    if parent != Path::new(".") {
-        place
-            .root
-            .create_dir_all(parent, mode, durability.get())
-            .map_err(|e| place.fail(e, &[]))?;
+    if let Some(mode) = parents.mode() {
+        let place = Place::find_far(root, given)?;
+        let (parent, _) = split(&place.path);
+        if parent != Path::new(".") {
+            place
+                .root
+                .create_dir_all(parent, mode, durability.get())
+                .map_err(|e| place.fail(e, &[]))?;
+        }
     }
-    Ok(place)
+    if wide {
+        Place::wide(root, given)
+    } else {
+        Place::find(root, given)
+    }
 }
 
 /// What a publication did to the name.

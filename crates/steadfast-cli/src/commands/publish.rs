@@ -11,18 +11,14 @@ use steadfast::publish::{FolderOptions, FolderTarget};
 /// One publication, of the thing itself or of a copy.
 pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Done {
     let src = Place::find(&args.root, &args.src)?;
-    let (dst, keep) = match &args.keep_old {
-        None => (
-            making(&args.root, args.parents, &args.dst, args.durability)?,
-            None,
-        ),
-        Some(keep) => {
-            making(&args.root, args.parents, &args.dst, args.durability)?;
-            // Both names are resolved beneath one root: without one given, that is "/".
-            let dst = Place::wide(&args.root, &args.dst)?;
-            (dst, Some(Place::wide(&args.root, keep)?))
-        }
-    };
+    // What is kept, or what a link leads to, may be elsewhere than beside the target.
+    let wide = args.keep_old.is_some() || args.symlink.follows();
+    let dst = making(&args.root, args.parents, &args.dst, args.durability, wide)?;
+    let keep = args
+        .keep_old
+        .as_ref()
+        .map(|keep| Place::wide(&args.root, keep))
+        .transpose()?;
     let mut options = FolderOptions::new()
         .durability(args.durability.get())
         .symlink(args.symlink.get());

@@ -10,7 +10,8 @@ use steadfast::publish::{FileOptions, Target, Version};
 
 /// Reads all of stdin, then publishes.
 pub(crate) fn run(args: &WriteArgs, ui: &Ui) -> Done {
-    let place = making(&args.root, args.parents, &args.file, args.durability)?;
+    let wide = args.symlink.follows();
+    let place = making(&args.root, args.parents, &args.file, args.durability, wide)?;
     let mut options = FileOptions::new()
         .target(target(args))
         .durability(args.durability.get())

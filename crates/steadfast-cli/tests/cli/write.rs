@@ -160,6 +160,37 @@ fn a_symlink_is_refused_followed_or_replaced() {
 }
 
 #[test]
+fn a_symlink_is_followed_as_far_as_its_root() {
+    let dir = dir();
+    let d = dir.path();
+    fs::create_dir_all(d.join("jail/sub")).unwrap();
+    fs::write(d.join("out"), "old").unwrap();
+    symlink("../../out", d.join("jail/sub/up")).unwrap();
+    symlink(d.join("out"), d.join("jail/sub/absolute")).unwrap();
+    symlink("../new", d.join("jail/sub/new")).unwrap();
+    let write = |args: &[&str]| {
+        run_with(
+            d,
+            ["write", "--symlink", "follow"].iter().chain(args),
+            b"new",
+        )
+    };
+    for link in ["jail/sub/up", "jail/sub/absolute"] {
+        write(&[link]).expect(0);
+        assert_eq!(fs::read(d.join("out")).unwrap(), b"new");
+        fs::write(d.join("out"), "old").unwrap();
+        let error = write(&["--root", "jail", "--json", &link[5..]])
+            .expect(1)
+            .error();
+        assert_eq!(error["kind"], "escape", "{error}");
+        assert_eq!(fs::read(d.join("out")).unwrap(), b"old");
+    }
+    write(&["--root", "jail", "sub/new"]).expect(0);
+    assert_eq!(fs::read(d.join("jail/new")).unwrap(), b"new");
+    assert_eq!(names(&d.join("jail/sub")), ["absolute", "new", "up"]);
+}
+
+#[test]
 fn mode_is_kept_or_set() {
     let dir = dir();
     let d = dir.path();
