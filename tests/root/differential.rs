@@ -6,6 +6,7 @@ use super::support::{backends, errno, mode, path, paths, plant, root, snapshot};
 use crate::common;
 use rustix::fs::{self as raw, AtFlags, FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,17 @@ struct Twins {
     count: u32,
     backend: Backend,
     pair: Option<(PathBuf, OwnedFd, PathBuf, Root)>,
+    planted: BTreeMap<PathBuf, String>,
     changes: u32,
 }
 
 impl Twins {
     fn new(backend: Backend) -> Self {
+        let base = common::dir();
+        plant(&base.path().join("a0"));
         Self {
-            base: common::dir(),
+            planted: snapshot(&base.path().join("a0")),
+            base,
             count: 0,
             backend,
             pair: None,
@@ -54,8 +59,13 @@ impl Twins {
         });
         let (want, got) = (theirs(raw_fd), ours(our_root));
         assert_eq!(got, want, "{} with {:?}", what(), self.backend);
-        let (raw_tree, our_tree) = (snapshot(raw_dir), snapshot(our_dir));
-        assert_eq!(our_tree, raw_tree, "{} with {:?}", what(), self.backend);
+        // A call that the kernel refused has left its tree as it was planted.
+        let want_tree = match &want {
+            Ok(_) => &snapshot(raw_dir),
+            Err(_) => &self.planted,
+        };
+        let our_tree = snapshot(our_dir);
+        assert_eq!(our_tree, *want_tree, "{} with {:?}", what(), self.backend);
         if want.is_ok() {
             self.changes += 1;
             std::fs::remove_dir_all(&*raw_dir).unwrap();
@@ -345,7 +355,8 @@ fn pairs(
         b"",
         b"\xff\xfe\x80",
     ];
-    for backend in backends() {
+    // Of the two that ask the kernel one is enough here.
+    for backend in [Backend::Auto, Backend::Walk] {
         let mut twins = Twins::new(backend);
         let long = vec![b'n'; 256];
         let up: &[u8] = b"..";
