@@ -313,3 +313,24 @@ fn look(dir: BorrowedFd<'_>) -> Result<Metadata> {
 fn read_only(dir: BorrowedFd<'_>) -> Result<bool> {
     sys::is_read_only(dir).map_err(|e| Error::new(OP, "fstatfs", e))
 }
+
+#[cfg(all(test, feature = "_hook"))]
+mod tests {
+    use super::*;
+    use crate::sys::hook;
+
+    /// In a process where nobody else probes this mount: the tests of the library's own code.
+    #[test]
+    fn only_a_complete_answer_is_remembered() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(tmp.path()).unwrap();
+        let deny = [("flock", Errno::IO)];
+        let can = hook::deny(&deny, || Capabilities::probe(&dir)).unwrap();
+        let unknown = Capability::Unknown(Errno::IO);
+        assert_eq!(can.get(Feature::FlockDirectory), unknown);
+        let can = Capabilities::probe(&dir).unwrap();
+        assert!(can.has(Feature::FlockDirectory));
+        let again = hook::deny(&deny, || Capabilities::probe(&dir)).unwrap();
+        assert_eq!(again, can);
+    }
+}
