@@ -120,7 +120,7 @@ pub struct Copied {
 /// work. Else as openat(2), write(2), fchown(2), fsetxattr(2) and the calls above. [`path`](Error::path) is
 /// the source's, beginning with `from_name`, and [`other_path`](Error::other_path) the target's.
 ///
-/// After an error the part that was copied is removed again ([`DiskState::Unchanged`]); if that fails too,
+/// After an error the part that was copied is removed again ([`Unchanged`](crate::DiskState)); if that fails too,
 /// [`left_behind`](Error::left_behind) has its name.
 ///
 /// # After a crash
