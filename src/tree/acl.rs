@@ -32,6 +32,12 @@ pub(crate) fn group_rights(acl: &[u8]) -> Option<u32> {
     Some(find(GROUP_OBJ)? & find(MASK).unwrap_or(7))
 }
 
+/// Whether an attribute is another name for an access list: xfs shows its own form of them to root. The list
+/// itself says all.
+pub(crate) fn is_alias(name: &CStr) -> bool {
+    name == c"trusted.SGI_ACL_FILE" || name == c"trusted.SGI_ACL_DEFAULT"
+}
+
 /// Limits what the owning group itself may do to what others may: for a copy with another group.
 pub(crate) fn narrow_group(acl: &mut [u8]) {
     let find = |acl: &[u8], wanted: u16| {

@@ -76,7 +76,7 @@ impl Work<'_, '_> {
                 Ok(false)
             }
             // The copy's directory has its final mode, which may bar its owner, us, but not others.
-            Err((_, Errno::ACCESS)) => {
+            Err(("openat" | "linkat", Errno::ACCESS)) => {
                 self.done.links_missed += 1;
                 self.links.forget(key);
                 Ok(false)

@@ -108,6 +108,9 @@ pub(super) fn carry(
             Err(e) => return Err(("flistxattr", e)),
         };
         for name in names {
+            if acl::is_alias(&name) {
+                continue;
+            }
             let value = match sys::fgetxattr(from, &*name) {
                 Ok(Some(value)) => value,
                 // It was removed meanwhile.

@@ -29,6 +29,8 @@ pub(super) struct Work<'a, 'w> {
     pub(super) copier: Copier,
     pub(super) done: Copied,
     pub(super) made: Made,
+    /// The directory that holds the copy.
+    pub(super) place: Option<Identity>,
     /// The top directory was there before, and is not ours to remove.
     pub(super) existing: bool,
     /// Who owns what this process creates here: known from the first directory, checked in the first thing
@@ -80,6 +82,7 @@ impl<'a, 'w> Work<'a, 'w> {
             copier: Copier::default(),
             done: Copied::default(),
             made: Made::Nothing,
+            place: None,
             existing: false,
             creator: None,
         }
@@ -156,14 +159,7 @@ impl<'a, 'w> Work<'a, 'w> {
 
     /// Makes a directory, for us alone, and goes into it.
     fn enter(&mut self, name: &Name, meta: &Metadata) -> Result<(), Trouble> {
-        if let Made::Known(top) = self.made
-            && top.is_file_of(&Identity::of(meta))
-        {
-            return Err(Trouble::Kind(
-                ErrorKind::InvalidInput,
-                "a tree cannot be copied into itself",
-            ));
-        }
+        self.check_outside(meta)?;
         let top = self.to.depth() == 0;
         if !(top && self.existing) {
             self.created(
@@ -189,6 +185,25 @@ impl<'a, 'w> Work<'a, 'w> {
             .push(Some(name.clone()), fd, Identity::of(&own))
             .map_err(|e| ("openat", e))?;
         self.entered.push(*meta);
+        Ok(())
+    }
+
+    /// Refuses to go into a directory of the source that holds the copy, or is it. Whether its listing would
+    /// show the copy is up to the file system.
+    fn check_outside(&mut self, meta: &Metadata) -> Result<(), Trouble> {
+        let place = match self.place {
+            Some(place) => place,
+            None => {
+                let meta = look(self.to.base()).map_err(|e| ("statx", e))?;
+                *self.place.insert(Identity::of(&meta))
+            }
+        };
+        let source = Identity::of(meta);
+        let is_copy = matches!(self.made, Made::Known(top) if top.is_file_of(&source));
+        if is_copy || place.is_file_of(&source) {
+            let advice = "a tree cannot be copied into itself";
+            return Err(Trouble::Kind(ErrorKind::InvalidInput, advice));
+        }
         Ok(())
     }
 
