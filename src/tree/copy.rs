@@ -120,8 +120,8 @@ pub struct Copied {
 /// work. Else as openat(2), write(2), fchown(2), fsetxattr(2) and the calls above. [`path`](Error::path) is
 /// the source's, beginning with `from_name`, and [`other_path`](Error::other_path) the target's.
 ///
-/// After an error the part that was copied is removed again ([`Unchanged`](crate::DiskState)); if that fails too,
-/// [`left_behind`](Error::left_behind) has its name.
+/// After an error the part that was copied is removed again ([`Unchanged`](crate::DiskState)); if that
+/// fails too, [`left_behind`](Error::left_behind) has its name.
 ///
 /// # After a crash
 /// Nothing is synced: any part of the copy may be there, or empty. [`sync`](super::sync) it, then its parent.
