@@ -8,8 +8,9 @@ use crate::root::{Access, Last, Target as Located, resolve_error};
 use crate::sys::{
     self, AsFd, AtFlags, BorrowedFd, Errno, FileType, Metadata, Mode, OFlags, OwnedFd,
 };
-use crate::tree::{self, CopyOptions, SyncStrategy, Watch};
+use crate::tree::{self, CopyOptions, Progress, SyncStrategy, Watch};
 use crate::{DiskState, Error, ErrorKind, Name, Result, Root};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -32,8 +33,25 @@ impl FolderOptions {
         to_root: &Root,
         to: impl AsRef<Path>,
     ) -> Result<Receipt> {
+        let watch: &mut Watch<'_> = &mut |_| ControlFlow::Continue(());
+        self.publish_watched(from_root, from, to_root, to, watch)
+    }
+
+    /// [`publish`](Self::publish), telling `watch` of what has been synced; it can stop the work until the
+    /// rename.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), and [`ErrorKind::Cancelled`].
+    pub fn publish_watched(
+        &self,
+        from_root: &Root,
+        from: impl AsRef<Path>,
+        to_root: &Root,
+        to: impl AsRef<Path>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Receipt> {
         let (from, to) = (from.as_ref(), to.as_ref());
-        self.move_into_place(from_root, from, to_root, to)
+        self.move_into_place(from_root, from, to_root, to, watch)
             .map_err(|e| {
                 // Errors of the target name it already; both are wanted.
                 let e = if e.path() == Some(to) {
@@ -51,14 +69,22 @@ impl FolderOptions {
         from: &Path,
         to_root: &Root,
         to: &Path,
+        watch: &mut Watch<'_>,
     ) -> Result<Receipt> {
         let source = Source::find(from_root, from)?;
         let target = self.find(to_root, to, source.kind())?;
         let keep = self.find_keep(to_root)?;
+        let mut synced = Progress::default();
         if self.durability.syncs_content() {
             source
-                .sync(self.sync)
+                .sync(self.sync, &mut |now| {
+                    synced = *now;
+                    watch(now)
+                })
                 .map_err(|e| e.with_default_path(from))?;
+        }
+        if watch(&synced).is_break() {
+            return Err(Error::of_kind(PUBLISH, ErrorKind::Cancelled));
         }
         let step = Move {
             operation: PUBLISH,
@@ -139,8 +165,13 @@ impl FolderOptions {
             ..self.clone()
         };
         let mut pending = like_source.begin(to_root, to)?;
-        match pending.fill_from(source.dir(), &source.name, options, watch) {
-            Ok(()) => pending.commit(),
+        let mut copied = Progress::default();
+        let step = &mut |now: &Progress| {
+            copied = *now;
+            watch(now)
+        };
+        match pending.fill_from(source.dir(), &source.name, options, step) {
+            Ok(()) => pending.commit_unless(&mut || watch(&copied)),
             Err(error) => Err(pending.abandon(error)),
         }
     }
@@ -212,10 +243,10 @@ impl<'r> Source<'r> {
     }
 
     /// Makes all of it durable.
-    fn sync(&self, strategy: SyncStrategy) -> Result<()> {
+    fn sync(&self, strategy: SyncStrategy, watch: &mut Watch<'_>) -> Result<()> {
         if self.meta.is_dir() {
             // Not durable, but not published either.
-            return tree::sync(self.open(OFlags::DIRECTORY)?, strategy)
+            return tree::sync_watched(self.open(OFlags::DIRECTORY)?, strategy, watch)
                 .map(drop)
                 .map_err(|e| e.with_operation(PUBLISH).with_state(DiskState::Unchanged));
         }

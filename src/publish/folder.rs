@@ -10,6 +10,7 @@ use crate::root::{Access, Last, Place, resolve_error, temp_name};
 use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, FileType, Metadata, Mode};
 use crate::tree::{self, CopyOptions, SyncStrategy, Watch};
 use crate::{DiskState, Durability, Error, ErrorKind, Name, Result, Root};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -337,8 +338,16 @@ impl PendingFolder<'_> {
     /// a failed sync. With [`DiskState::Published`] the new folder is visible: the parent could not be
     /// synced, or the old folder could not be moved to where it was to be kept. A replaced folder that
     /// cannot be removed is no error, but [`Note::Left`].
-    pub fn commit(mut self) -> Result<Receipt> {
-        match self.try_commit() {
+    pub fn commit(self) -> Result<Receipt> {
+        self.commit_unless(&mut || ControlFlow::Continue(()))
+    }
+
+    /// [`commit`](Self::commit), unless `stop` calls it off before the publication.
+    pub(super) fn commit_unless(
+        mut self,
+        stop: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Receipt> {
+        match self.try_commit(stop) {
             Ok(receipt) => Ok(receipt),
             Err(error) => {
                 let error = error.with_default_path(&self.staged.shown);
@@ -376,12 +385,12 @@ impl PendingFolder<'_> {
         self.staged.abandon(error)
     }
 
-    fn try_commit(&mut self) -> Result<Receipt> {
+    fn try_commit(&mut self, stop: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Receipt> {
         let fail = |call, e| Error::new(FOLDER, call, e);
         let fd = self.staged.inside.as_fd();
         if self.options.durability.syncs_content() {
             // Not durable, but not published either.
-            tree::sync(fd, self.options.sync)
+            tree::sync_watched(fd, self.options.sync, &mut |_| stop())
                 .map_err(|e| e.with_operation(FOLDER).with_state(DiskState::Unchanged))?;
         }
         let new = sys::statx(fd, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;
@@ -395,6 +404,9 @@ impl PendingFolder<'_> {
             .map_err(|(call, e)| fail(call, e))?;
         if self.options.durability.syncs_content() {
             sys::fsync(fd).map_err(|e| fail("fsync", e))?;
+        }
+        if stop().is_break() {
+            return Err(Error::of_kind(FOLDER, ErrorKind::Cancelled));
         }
         let mut held = None;
         if self.found.is_some() || self.keep.is_some() {

@@ -233,3 +233,49 @@ fn what_a_copy_does_not_keep_is_noted() {
     };
     assert_eq!(links(copy("file", grow)), [Note::SourceChanged(1)]);
 }
+
+#[test]
+fn a_watch_can_stop_a_publication_until_the_rename() {
+    type Publish = fn(&Root, &mut Watch<'_>) -> steadfast::Result<steadfast::publish::Receipt>;
+    let ways: [Publish; 2] = [
+        |root, watch| FolderOptions::new().publish_watched(root, "src", root, "dst", watch),
+        |root, watch| {
+            FolderOptions::new().copy(root, "src", root, "dst", &CopyOptions::new(), watch)
+        },
+    ];
+    for publish in ways {
+        let mut synced = false;
+        for at in 1.. {
+            let tmp = common::dir();
+            let root = Root::open(tmp.path()).unwrap();
+            fs::create_dir(tmp.path().join("src")).unwrap();
+            fs::write(tmp.path().join("src/f"), "new").unwrap();
+            let mut asked = 0;
+            let (done, seen) = hook::scope(None, || {
+                publish(&root, &mut |_| {
+                    asked += 1;
+                    if asked == at {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                })
+            });
+            if asked < at {
+                done.unwrap();
+                assert_eq!(asked + 1, at, "it is not asked after the rename");
+                break;
+            }
+            let error = done.unwrap_err();
+            assert_eq!(
+                (error.kind(), error.disk_state()),
+                (ErrorKind::Cancelled, DiskState::Unchanged)
+            );
+            assert_eq!(names(tmp.path()), ["src"], "{at} of {seen:?}");
+            synced = seen
+                .iter()
+                .any(|call| *call == "fsync" || *call == "syncfs");
+        }
+        assert!(synced, "the last question comes after the sync");
+    }
+}
