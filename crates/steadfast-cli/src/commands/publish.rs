@@ -6,7 +6,9 @@ use crate::failure::Failure;
 use crate::output::{Report, Ui};
 use crate::paths::shown;
 use crate::place::Place;
+use crate::progress::Watcher;
 use steadfast::publish::{FolderOptions, FolderTarget};
+use steadfast::tree::Progress;
 
 /// One publication, of the thing itself or of a copy.
 pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Done {
@@ -31,8 +33,10 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Done {
     if args.copy {
         return copy::publish(&src, &dst, keep.as_ref(), &options, ui);
     }
+    let mut watcher = Watcher::new(ui, "syncing");
+    let step = &mut |p: &Progress| watcher.step(p);
     let receipt = options
-        .publish(&src.root, &src.path, &dst.root, &dst.path)
+        .publish_watched(&src.root, &src.path, &dst.root, &dst.path, step)
         .map_err(|e| {
             let places: Vec<_> = std::iter::once(&src).chain(&keep).chain([&dst]).collect();
             Failure::of(e, &places)
