@@ -31,11 +31,17 @@ const FLIPS: [(&str, &str); 9] = [
     ("root/g", "store/g_inside"),
     // An inner directory and an absolute link outside.
     ("root/h/i", "store/i_abs"),
-    // Deep directories of the same form.
-    ("root/w", "store/w"),
+    // Deep directories of the same form, at the 17th level: one whose descriptor the walk closes.
+    ("root/w/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d", "store/w"),
     // The root itself.
     ("root", "elsewhere"),
 ];
+
+/// Of these, the deep directories.
+const DEEP_FLIP: usize = 7;
+
+/// Tells the attacker to do one of them only.
+const ONLY: &str = "STEADFAST_TEST_FLIP";
 
 const DEEP: usize = 60;
 
@@ -78,9 +84,8 @@ fn build(top: &Path) -> Field {
     symlink("..", root.join("a/b/up")).unwrap();
     symlink("../f", root.join("h/to_f")).unwrap();
     symlink("../a/b/c", root.join("h/to_c")).unwrap();
-    for w in [root.join("w"), top.join("store/w")] {
-        fs::create_dir_all(w.join("d/".repeat(DEEP))).unwrap();
-    }
+    fs::create_dir_all(root.join("w").join("d/".repeat(DEEP))).unwrap();
+    fs::create_dir_all(top.join("store/w").join("d/".repeat(DEEP - 16))).unwrap();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(CWD, &root, flags, Mode::empty()).unwrap();
     let mut outside: HashSet<Id> = [top.join("outside"), top.join("limbo"), top.to_path_buf()]
@@ -161,13 +166,20 @@ pub(crate) fn child() {
     let top = PathBuf::from(std::env::var_os(children::TOP).unwrap());
     let mut rng = Rng(std::env::var("STEADFAST_SEED").map_or(1, |s| s.parse().unwrap()));
     let attacker = Attacker::new(&top);
+    let only = std::env::var(ONLY).map(|n| n.parse().unwrap());
     loop {
-        attacker.flip(rng.below(FLIPS.len()));
+        let which = rng.below(FLIPS.len());
+        attacker.flip(*only.as_ref().unwrap_or(&which));
     }
 }
 
+/// Down so far that outer levels are closed, and up again to the one that is exchanged.
+fn deep() -> String {
+    format!("w/{}{}", "d/".repeat(DEEP - 5), "../".repeat(DEEP - 5 - 16))
+}
+
 fn cases() -> Vec<Case> {
-    let deep = format!("w/{}{}", "d/".repeat(DEEP - 5), "../".repeat(DEEP - 15));
+    let deep = deep();
     let paths = [
         "a",
         "a/",
@@ -386,4 +398,36 @@ fn nothing_outside_is_reached_under_attack() {
         .map(|path| (path.clone(), fs::read(&path).unwrap_or_default()))
         .collect();
     assert_eq!(now, field.canary, "something outside was changed");
+}
+
+/// Two deep trees of the same form change places all the time, so that the levels that the walk had closed
+/// are not what they were when it comes back to them: it begins again, and its answer is in one of the two.
+#[test]
+fn a_walk_that_cannot_go_back_begins_again() {
+    let dir = super::common::dir();
+    let field = build(&fs::canonicalize(dir.path()).unwrap());
+    let case = Case {
+        path: deep().into_bytes(),
+        flags: OFlags::PATH,
+        mode: Mode::empty(),
+        resolve: ResolveFlags::BENEATH,
+    };
+    let walk = || steadfast::sys::hook::scope(None, || ask(&case, Who::Walk, &field.root));
+    let (here, calls) = walk();
+    let once = calls.len();
+    Attacker::new(&field.top).flip(DEEP_FLIP);
+    let (there, _) = walk();
+    assert_ne!(here, there);
+    let attacker = children::start("attacker", &field.top, &[(ONLY, &DEEP_FLIP.to_string())]);
+    let mut again = 0;
+    for _ in 0..20_000 {
+        let (got, calls) = walk();
+        assert!(got == here || got == there, "{got:?}");
+        again += usize::from(calls.len() > once + once / 2);
+        if again == 100 {
+            break;
+        }
+    }
+    drop(attacker);
+    assert!(again > 0, "no walk had to begin again");
 }
