@@ -219,6 +219,10 @@ pub(super) fn apply(
         }
     }
     for (name, value) in &explicit.xattrs {
+        // Nothing, or what had a NUL byte in it.
+        if name.is_empty() {
+            return Err(("fsetxattr", Errno::INVAL));
+        }
         sys::fsetxattr(fd, name.as_c_str(), value, XattrFlags::empty())
             .map_err(|e| ("fsetxattr", e))?;
     }

@@ -151,7 +151,7 @@ impl FileOptions {
     /// An extended attribute, such as `user.origin`. A name with a NUL byte is cut there by no one: setting
     /// it fails the publication with [`ErrorKind::InvalidInput`].
     pub fn xattr(mut self, name: impl AsRef<OsStr>, value: impl Into<Vec<u8>>) -> Self {
-        // An empty name is what the kernel refuses as well.
+        // An empty name is refused when it is set.
         let name = CString::new(name.as_ref().as_bytes()).unwrap_or_default();
         self.explicit.xattrs.push((name, value.into()));
         self
