@@ -2,7 +2,7 @@
 
 use super::attributes::{self, Explicit, Old};
 use super::options::{Found, find_target};
-use super::place::{Exchanged, Move, hold_sweepers};
+use super::place::{Exchanged, Move, hold_others};
 use super::retire;
 use super::staged_folder::StagedFolder;
 use super::{Note, Preserve, Receipt, SymlinkPolicy};
@@ -414,7 +414,7 @@ impl PendingFolder<'_> {
             let name = temp_name::exchange(new.id().ino, old, self.keep.is_some());
             let name = name.map_err(|e| fail("getrandom", e))?;
             self.staged.rename(name).map_err(|e| fail("renameat2", e))?;
-            held = hold_sweepers(self.staged.dir.as_fd());
+            held = hold_others(self.staged.dir.as_fd());
         }
         let step = Move {
             operation: FOLDER,

@@ -22,16 +22,18 @@ pub(super) enum Exchanged {
     Unsupported,
 }
 
-/// Keeps sweepers from judging an exchange that may still be taken back: they look at one only under an
-/// exclusive flock(2) of its directory. Where the directory cannot be locked, they cannot either.
+/// Keeps others away from a directory while an exchange in it may still be taken back: sweepers, who would judge
+/// what came out of it, and further writers of that kind, who would take the new file for the one that is there.
+/// All of them work under an exclusive flock(2) of the directory. Where it cannot be locked, sweepers cannot
+/// judge either.
 ///
 /// The lock is on a descriptor of its own, so that it ends with this value alone.
-pub(super) fn hold_sweepers(dir: BorrowedFd<'_>) -> Option<OwnedFd> {
+pub(super) fn hold_others(dir: BorrowedFd<'_>) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let fd = sys::openat(dir, c".", flags, Mode::empty()).ok()?;
-    // A sweeper holds it for a few calls. Whoever else holds it for long keeps sweepers out as well.
+    // They hold it for a few calls. Whoever else holds it for long keeps sweepers out as well.
     for _ in 0..50 {
-        match sys::try_flock(&fd, LockKind::Shared) {
+        match sys::try_flock(&fd, LockKind::Exclusive) {
             Err(Errno::AGAIN) => std::thread::sleep(std::time::Duration::from_millis(1)),
             _ => break,
         }
@@ -271,7 +273,7 @@ impl Move<'_> {
         let look = |dir, name: &Name| sys::statx(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
         let is_new = |found: Result<Metadata, Errno>| match found {
             Ok(meta) => Some(meta.id() == self.id),
-            Err(Errno::NOENT) => Some(false),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Some(false),
             Err(_) => None,
         };
         match (

@@ -2,7 +2,7 @@
 
 use super::options::{SymlinkPolicy, Target};
 use super::pending::{PendingFile, REPLACE};
-use super::place::{Exchanged, Move, hold_sweepers};
+use super::place::{Exchanged, Move, hold_others};
 use super::{Note, Receipt};
 use crate::root::temp_name;
 use crate::sys::{self, AsFd, BorrowedFd, Errno, FileId};
@@ -113,7 +113,8 @@ impl Ready<'_> {
                     .and_then(|found| retire_file(&step, found, notes))
             }
             (Target::IfUnchanged(_), Some(expected)) => {
-                let _held = hold_sweepers(step.from_dir);
+                let _held = hold_others(step.from_dir);
+                let _target = (!step.same_dir).then(|| hold_others(step.to_dir));
                 step.exchange_if(|found| expected.same_content(found))
                     .and_then(|found| retire_file(&step, found, notes))
             }

@@ -266,7 +266,7 @@ impl Sweeper<'_> {
     }
 
     /// One side of an exchange. It is judged under an exclusive lock of the directory, which whoever may
-    /// still take an exchange back holds shared.
+    /// still take an exchange back holds as well.
     fn exchange(
         &self,
         name: &Name,
