@@ -1,0 +1,186 @@
+//! Other writers and readers at the same time.
+
+use crate::common;
+use crate::support::{names, no_exchange};
+use std::fs::{self, File};
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use steadfast::publish::{FileOptions, Staging, Target, Version};
+use steadfast::sys::AtFlags;
+use steadfast::{Durability, ErrorKind, Root};
+
+/// A content of the writer's own length and letter.
+fn content(letter: u8) -> Vec<u8> {
+    vec![letter; 3000 + 977 * usize::from(letter - b'a')]
+}
+
+fn whole(bytes: &[u8]) -> bool {
+    bytes
+        .first()
+        .is_some_and(|letter| bytes == content(*letter))
+}
+
+/// Elsewhere two writers share a temporary's name and publish each other's halves.
+#[test]
+fn readers_of_a_file_with_two_writers_see_whole_contents() {
+    const READS: u64 = 10_000;
+    const WRITES: u64 = 400;
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let options = FileOptions::new().durability(Durability::None);
+    options.write(&root, "f", content(b'a')).unwrap();
+    let (done, writes) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for letter in [b'b', b'e'] {
+            let (done, writes, root) = (&done, &writes, &root);
+            scope.spawn(move || {
+                for n in 0.. {
+                    if done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let base = FileOptions::new().durability(Durability::None);
+                    let options = match n % 3 {
+                        0 => base,
+                        1 => base.staging(Staging::Unnamed),
+                        _ => base.target(Target::Replace),
+                    };
+                    options.write(root, "f", content(letter)).unwrap();
+                    writes.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let mut seen = [0; 256];
+        let mut reads = 0;
+        while reads < READS || writes.load(Ordering::Relaxed) < WRITES {
+            reads += 1;
+            // Never missing, never half.
+            let bytes = fs::read(tmp.path().join("f")).unwrap();
+            assert!(
+                whole(&bytes),
+                "{} bytes of {:?}",
+                bytes.len(),
+                bytes.first()
+            );
+            seen[usize::from(bytes[0])] += 1;
+        }
+        done.store(true, Ordering::Relaxed);
+        println!(
+            "{reads} reads beside {} writes",
+            writes.load(Ordering::Relaxed)
+        );
+        assert!(
+            seen[usize::from(b'b')] > 0 && seen[usize::from(b'e')] > 0,
+            "both were seen"
+        );
+    });
+    assert_eq!(names(tmp.path()), ["f"]);
+}
+
+/// Elsewhere an empty file is put there first.
+#[test]
+fn a_file_that_is_created_is_never_seen_empty() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..2000 {
+                let base = FileOptions::new().durability(Durability::None);
+                let options = match n % 3 {
+                    0 => base,
+                    1 => base.target(Target::CreateNew),
+                    _ => base.target(Target::CreateNew).staging(Staging::Unnamed),
+                };
+                options.write(&root, "f", content(b'c')).unwrap();
+                fs::remove_file(tmp.path().join("f")).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let mut found = 0u32;
+        while !done.load(Ordering::Relaxed) {
+            if let Ok(bytes) = fs::read(tmp.path().join("f")) {
+                assert!(whole(&bytes), "{} bytes", bytes.len());
+                found += 1;
+            }
+        }
+        assert!(found > 0);
+    });
+    assert_eq!(names(tmp.path()), [""; 0]);
+}
+
+#[test]
+fn one_of_many_creators_wins() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    for round in 0..50 {
+        let name = format!("f{round}");
+        let won = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for letter in b'a'..b'e' {
+                let (root, name, won) = (&root, &name, &won);
+                scope.spawn(move || {
+                    let new = FileOptions::new().durability(Durability::None);
+                    let new = new.target(Target::CreateNew);
+                    match new.write(root, name, content(letter)) {
+                        Ok(_) => drop(won.fetch_add(1, Ordering::Relaxed)),
+                        Err(e) => assert_eq!(e.kind(), ErrorKind::AlreadyExists, "{e}"),
+                    }
+                });
+            }
+        });
+        assert_eq!(won.into_inner(), 1);
+        assert!(whole(&fs::read(tmp.path().join(&name)).unwrap()));
+    }
+    assert_eq!(names(tmp.path()).len(), 50);
+}
+
+/// Elsewhere the last writer wins, and what the others wrote is lost without a word.
+#[test]
+fn no_update_is_lost_with_if_unchanged() {
+    const THREADS: u64 = 4;
+    const EACH: u64 = 60;
+    let test = "no_update_is_lost_with_if_unchanged";
+    if no_exchange() {
+        crate::support::skipped(
+            test,
+            "without RENAME_EXCHANGE the condition is checked before",
+        );
+        return;
+    }
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::write(tmp.path().join("n"), "0").unwrap();
+    let refusals = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let mut done = 0;
+                while done < EACH {
+                    let mut file = File::open(tmp.path().join("n")).unwrap();
+                    let seen = steadfast::sys::statx(&file, c"", AtFlags::EMPTY_PATH).unwrap();
+                    let mut text = String::new();
+                    file.read_to_string(&mut text).unwrap();
+                    let next = (text.parse::<u64>().unwrap() + 1).to_string();
+                    let seen = Target::IfUnchanged(Version::of_metadata(&seen));
+                    let options = FileOptions::new().durability(Durability::None).target(seen);
+                    match options.write(&root, "n", next) {
+                        Ok(_) => done += 1,
+                        Err(e) => {
+                            assert_eq!(e.kind(), ErrorKind::Changed, "{e}");
+                            assert!(e.left_behind().is_empty(), "{e}");
+                            refusals.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    println!(
+        "{} updates, {} refused",
+        THREADS * EACH,
+        refusals.into_inner()
+    );
+    let n = fs::read_to_string(tmp.path().join("n")).unwrap();
+    assert_eq!(n, (THREADS * EACH).to_string());
+    assert_eq!(names(tmp.path()), ["n"]);
+}
