@@ -1,9 +1,10 @@
 //! SIGINT, SIGTERM and SIGHUP: noted, and acted upon where the work can stop without a trace.
 //!
 //! A signal before the publication makes the work stop and take back what it staged. After it, the work is
-//! finished. A second SIGINT ends the command at once; what it leaves is found by `sweep`. (Only SIGINT:
-//! some supervisors send SIGTERM twice.)
+//! finished. A second SIGINT ends the command at once, with exit code 4; what it leaves is found by `sweep`.
+//! (Only SIGINT: some supervisors send SIGTERM twice.)
 
+use crate::exit::Exit;
 use signal_hook::consts::signal::SIGXFSZ;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -29,8 +30,9 @@ pub(crate) fn install() -> io::Result<()> {
         }
         let number = usize::try_from(signal).unwrap_or_default();
         if signal == SIGINT {
-            // In this order: the first signal arms it, the second meets it.
-            flag::register_conditional_shutdown(signal, 128 + signal, &ARMED)?;
+            // In this order: the first signal arms it, the second meets it. Nobody knows how far it had come.
+            let status = Exit::Indeterminate.code();
+            flag::register_conditional_shutdown(signal, status.into(), &ARMED)?;
             flag::register(signal, &ARMED)?;
         }
         flag::register_usize(signal, &SEEN, number)?;

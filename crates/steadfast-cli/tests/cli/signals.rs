@@ -225,6 +225,52 @@ fn a_signal_after_the_publication_does_not_stop_the_tidying() {
 }
 
 #[test]
+fn a_second_interrupt_ends_it_and_does_not_claim_that_nothing_changed() {
+    let dir = dir();
+    let d = dir.path();
+    if !exchanges(d) {
+        eprintln!(
+            "SKIPPED a_second_interrupt_ends_it_and_does_not_claim_that_nothing_changed: no exchange here"
+        );
+        return;
+    }
+    let mut ended_early = false;
+    for _ in 0..20 {
+        tree(&d.join("dst"), 1500);
+        fs::create_dir(d.join("src")).unwrap();
+        fs::write(d.join("src/new"), "new").unwrap();
+        let mut child = spawn(watchful(d).args(["publish", "src", "dst"]));
+        until(&mut child, || d.join("dst/new").exists());
+        for _ in 0..2 {
+            // It may be gone already.
+            let _ = kill_process(Pid::from_child(&child), Signal::INT);
+            sleep(Duration::from_millis(1));
+        }
+        let ran = ended(child);
+        assert!(d.join("dst/new").exists());
+        run(
+            d,
+            [
+                "rm",
+                "-r",
+                "--missing-ok",
+                "--durability",
+                "none",
+                "src",
+                "dst",
+            ],
+        )
+        .expect(0);
+        if ran.code != 0 {
+            ran.expect(4);
+            ended_early = true;
+            break;
+        }
+    }
+    assert!(ended_early, "it was never ended early");
+}
+
+#[test]
 fn a_signal_stops_the_removal_of_a_tree_and_it_says_so() {
     let dir = dir();
     let d = dir.path();
