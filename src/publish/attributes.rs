@@ -173,7 +173,7 @@ impl Old {
         self.acl = Acl::None;
         for name in names {
             let is_acl = name.as_c_str() == acl::ACCESS;
-            if is_of_content(&name) || !(is_acl || preserve.xattrs) {
+            if is_of_content(&name) || acl::is_alias(&name) || !(is_acl || preserve.xattrs) {
                 continue;
             }
             match sys::fgetxattr(fd, name.as_c_str()) {
