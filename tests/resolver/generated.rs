@@ -1,13 +1,15 @@
 //! Random trees and paths: openat2, the walk and the model must agree on each.
 
+use super::corpus::{USER, as_user, is_root};
 use super::model::{Answer, Node, Tree, What};
-use super::support::{Case, Id, Rng, Who, has_openat2, id, long, show};
+use super::support::{Case, Id, Rng, Who, has_openat2, id, long, show, skipped};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Look-ups in one tree.
@@ -97,6 +99,8 @@ struct OnDisk {
     paths: Vec<PathBuf>,
     nodes: HashMap<Id, Node>,
     openat2: bool,
+    /// An unprivileged user asks.
+    as_user: bool,
 }
 
 fn make(tree: &Tree, at: &Path) -> OnDisk {
@@ -130,12 +134,28 @@ fn make(tree: &Tree, at: &Path) -> OnDisk {
         paths,
         nodes,
         openat2: has_openat2(),
+        as_user: false,
     }
+}
+
+/// Gives everything to the user, who may not do everything in each directory.
+fn restrict(disk: &mut OnDisk, tree: &Tree, rng: &mut Rng) {
+    for (path, (_, what)) in disk.paths.iter().zip(&tree.nodes).rev() {
+        std::os::unix::fs::lchown(path, Some(USER), Some(USER)).unwrap();
+        let mode = match what {
+            What::Dir(_) => *rng.of(&[0o700, 0o700, 0o700, 0o700, 0o600, 0o300, 0o500, 0o000]),
+            What::File => *rng.of(&[0o600, 0o400, 0o200, 0o000]),
+            What::Link(_) => continue,
+        };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    disk.as_user = true;
 }
 
 /// The answer on the disk. What the open makes is removed again.
 fn on_disk(disk: &OnDisk, case: &Case, who: Who) -> Answer {
-    let fd = match case.open(who, disk.root.as_fd()) {
+    let open = || case.open(who, disk.root.as_fd());
+    let fd = match if disk.as_user { as_user(open) } else { open() } {
         Ok(fd) => fd,
         Err(e) => return Answer::Fails(e),
     };
@@ -176,6 +196,11 @@ fn disagreement(tree: &Tree, disk: &OnDisk, case: &Case) -> Option<String> {
         model
     };
     let walk = on_disk(disk, case, Who::Walk);
+    if disk.as_user {
+        // The model knows no permissions.
+        let same = walk == raw || is_quirk(raw, walk);
+        return (!same).then(|| format!("kernel {raw:?}, walk {walk:?}"));
+    }
     if walk == model && (raw == model || is_quirk(raw, model)) {
         return None;
     }
@@ -203,14 +228,17 @@ fn shrink(tree: &Tree, disk: &OnDisk, case: &Case) -> Case {
     }
 }
 
-fn run(seed: u64, trees: usize) {
+fn run(seed: u64, trees: usize, user: bool) {
     let dir = super::common::dir();
     for n in 0..trees {
         let seed = seed + n as u64;
         let mut rng = Rng(seed);
         let tree = random_tree(&mut rng);
         let at = dir.path().join(n.to_string());
-        let disk = make(&tree, &at);
+        let mut disk = make(&tree, &at);
+        if user {
+            restrict(&mut disk, &tree, &mut rng);
+        }
         for _ in 0..PER_TREE {
             let case = random_case(&mut rng);
             if disagreement(&tree, &disk, &case).is_some() {
@@ -230,9 +258,22 @@ fn run(seed: u64, trees: usize) {
     }
 }
 
+fn seed() -> u64 {
+    std::env::var("STEADFAST_SEED").map_or(1, |s| s.parse().unwrap())
+}
+
 #[test]
 fn random_lookups_agree_with_kernel_and_model() {
     let lookups = if long() { 1_000_000 } else { 100_000 };
-    let seed = std::env::var("STEADFAST_SEED").map_or(1, |s| s.parse().unwrap());
-    run(seed, lookups / PER_TREE);
+    run(seed(), lookups / PER_TREE, false);
+}
+
+#[test]
+fn random_lookups_of_a_user_agree_with_the_kernel() {
+    if !is_root() || !has_openat2() {
+        skipped("SKIPPED random_lookups_of_a_user_agree_with_the_kernel: needs root and openat2");
+        return;
+    }
+    let lookups = if long() { 1_000_000 } else { 20_000 };
+    run(seed(), lookups / PER_TREE, true);
 }
