@@ -4,10 +4,12 @@ use crate::common;
 use crate::support::{assert_same, list, name, snapshot};
 use rustix::fs::{Mode, RenameFlags};
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use steadfast::tree::{CopyOptions, RemoveOptions, copy, remove};
+use steadfast::sys::FileType;
+use steadfast::tree::{self, CopyOptions, Event, RemoveOptions, copy, remove};
 use steadfast::{ErrorKind, Root, RootOptions};
 
 fn rounds() -> usize {
@@ -180,4 +182,77 @@ fn nothing_is_copied_to_the_outside() {
     assert_same(&snapshot(&dir.path().join("outside")), &before);
     assert_eq!(list(&dir.path().join("outside")), ["SECRET", "sub"]);
     eprintln!("{copied} of {} copies came through", rounds());
+}
+
+/// Ten directories with a file each, and a closure that makes symlinks to the outside of all but one.
+fn ten(dir: &Path) -> impl FnMut() + '_ {
+    outside(dir);
+    for n in 0..10 {
+        fs::create_dir_all(dir.join(format!("t/{n}"))).unwrap();
+        fs::write(dir.join(format!("t/{n}/SECRET")), "x").unwrap();
+    }
+    let mut first = true;
+    move || {
+        if !std::mem::take(&mut first) {
+            return;
+        }
+        for n in 0..10 {
+            let path = dir.join(format!("t/{n}"));
+            let _ = fs::rename(&path, dir.join(format!("aside{n}")));
+            symlink("../outside/sub", &path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn directories_that_became_links_after_they_were_listed_are_not_followed() {
+    let dir = common::dir();
+    let mut swap = ten(dir.path());
+    let before = snapshot(&dir.path().join("outside"));
+    let root = Root::open(dir.path()).unwrap();
+    let mut links = 0;
+    // The first step is inside the first directory; the listing calls the others directories, too.
+    let mut walk = root.walk("t").unwrap();
+    while let Some(event) = walk.next().unwrap() {
+        match event {
+            Event::Enter(e) if e.depth() == 1 => swap(),
+            Event::Other(e) if e.kind() == FileType::Symlink => links += 1,
+            Event::Other(e) => assert_eq!(e.metadata().unwrap().unwrap().len(), 1),
+            _ => {}
+        }
+    }
+    assert_eq!(links, 9);
+    assert_same(&snapshot(&dir.path().join("outside")), &before);
+
+    let dir = common::dir();
+    let mut swap = ten(dir.path());
+    let root = Root::open(dir.path()).unwrap();
+    let options = CopyOptions::new();
+    let done = tree::copy_watched(
+        &root,
+        &name("t"),
+        &root,
+        &name("copy"),
+        &options,
+        &mut |_| {
+            swap();
+            ControlFlow::Continue(())
+        },
+    );
+    assert_eq!(done.unwrap().symlinks, 9);
+    for (path, seen) in snapshot(&dir.path().join("copy")) {
+        assert_ne!(seen.content, b"secret", "{path:?}");
+    }
+
+    let dir = common::dir();
+    let mut swap = ten(dir.path());
+    let before = snapshot(&dir.path().join("outside"));
+    let root = Root::open(dir.path()).unwrap();
+    let done = tree::remove_watched(&root, &name("t"), &RemoveOptions::new(), &mut |_| {
+        swap();
+        ControlFlow::Continue(())
+    });
+    done.unwrap();
+    assert!(!dir.path().join("t").exists());
+    assert_same(&snapshot(&dir.path().join("outside")), &before);
 }
