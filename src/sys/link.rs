@@ -22,7 +22,7 @@ pub fn linkat(old_dir: impl AsFd, old: impl Arg, new_dir: impl AsFd, new: impl A
 /// Gives the open file `fd` the name `new` in `new_dir`: for a file from
 /// [`open_tmpfile`](super::open_tmpfile), or a further name for any open file that has one.
 ///
-/// Up to four calls: [`link_empty_path`], and where that is refused, [`link_proc`].
+/// Up to six calls: [`link_empty_path`], and where that is refused, [`link_proc`].
 ///
 /// # Errors
 /// `EOPNOTSUPP`: neither way is open to this process. Else as linkat(2); `EEXIST`: the name is taken;
@@ -55,7 +55,7 @@ pub fn link_empty_path(fd: impl AsFd, new_dir: impl AsFd, new: impl Arg) -> Resu
 }
 
 /// linkat(2) through the descriptor's link in procfs: the name `new` in `new_dir` for the open file `fd`.
-/// Three calls, as it is checked that this is a real procfs.
+/// Five calls, as it is checked that this is a real procfs and the link the right one.
 ///
 /// # Errors
 /// `EOPNOTSUPP`: no procfs of this process here. Else as linkat(2).

@@ -1,13 +1,16 @@
 //! The names that procfs has for this thread's descriptors.
 
-use super::{AsFd, CWD, Errno, FsKind, Mode, OFlags, OwnedFd, Result, fs_kind, openat};
+use super::{
+    AsFd, AtFlags, CWD, Errno, FsKind, Mode, OFlags, OwnedFd, Result, fs_kind, openat, statx,
+};
 use rustix::fd::AsRawFd;
 use std::ffi::CString;
 
 /// The directory of this thread's descriptors in procfs (Linux 3.17), and the name of `fd` in it: a link
 /// that leads to the open file itself, whatever its path.
 ///
-/// Two calls: the directory is opened, and must be procfs and not something mounted in its place.
+/// Four calls: the directory is opened, must be procfs, and the link must lead to what `fd` is open on. So
+/// nothing that is mounted in its place, be it of another process, is taken for it.
 ///
 /// # Errors
 /// `EOPNOTSUPP`: there is no procfs here, or not of this process. `EMFILE`, `ENFILE`, `ENOMEM`.
@@ -24,5 +27,9 @@ pub(crate) fn descriptor_link(fd: impl AsFd) -> Result<(OwnedFd, CString)> {
     }
     // A decimal number holds no NUL.
     let number = CString::new(fd.as_fd().as_raw_fd().to_string()).map_err(|_| Errno::INVAL)?;
-    Ok((dir, number))
+    let link = statx(&dir, number.as_c_str(), AtFlags::empty());
+    match (link, statx(fd, c"", AtFlags::EMPTY_PATH)) {
+        (Ok(link), Ok(own)) if link.id() == own.id() => Ok((dir, number)),
+        _ => Err(Errno::OPNOTSUPP),
+    }
 }

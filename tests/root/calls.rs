@@ -275,6 +275,53 @@ fn reopens_what_is_open() {
     });
 }
 
+/// Whoever may mount can put something else in procfs's place: neither files that only look like descriptors
+/// nor the descriptors of another process are taken for this one's.
+#[test]
+fn something_mounted_over_procfs_is_noticed() {
+    const FD: i32 = 200;
+    let tmp = common::dir();
+    fs::write(tmp.path().join("f"), "mine").unwrap();
+    fs::write(tmp.path().join(FD.to_string()), "planted").unwrap();
+    let file = Root::open(tmp.path())
+        .unwrap()
+        .open_with("f", OFlags::PATH, mode(0))
+        .unwrap();
+    let file = rustix::io::fcntl_dupfd_cloexec(&file, FD).unwrap();
+    if std::os::fd::AsRawFd::as_raw_fd(&file) != FD {
+        eprintln!("SKIPPED something_mounted_over_procfs_is_noticed: descriptor {FD} is in use");
+        return;
+    }
+    let mut other = std::process::Command::new("bash")
+        .args(["-c", &format!("exec {FD}<{FD}; echo; read")])
+        .current_dir(tmp.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It says so when it has opened the file.
+    let mut said = [0];
+    other.stdout.take().unwrap().read_exact(&mut said).unwrap();
+    let theirs = format!("/proc/{}/fd", other.id());
+    let ours = "/proc/thread-self/fd";
+    for over in [tmp.path(), Path::new(&theirs)] {
+        if let Err(e) = rustix::mount::mount_bind(over, ours) {
+            eprintln!("SKIPPED something_mounted_over_procfs_is_noticed: mount: {e}");
+            break;
+        }
+        let answer = Root::reopen(&file, OFlags::RDONLY);
+        let old = [("linkat(AT_EMPTY_PATH)", Errno::NOENT)];
+        let root = Root::open(tmp.path()).unwrap();
+        let linked = hook::deny(&old, || root.hard_link_from(&file, "linked"));
+        rustix::mount::unmount(ours, rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(linked.unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+    Root::reopen(&file, OFlags::RDONLY).unwrap();
+    drop(other.stdin.take());
+    other.wait().unwrap();
+}
+
 #[test]
 fn an_unnamed_file_gets_a_name_once() {
     for backend in backends() {
