@@ -472,3 +472,39 @@ impl Remover<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::CWD;
+
+    #[test]
+    fn types_in_a_listing_are_hints() {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = sys::openat(CWD, dir.path(), READ_DIR, Mode::empty()).unwrap();
+        let hints = [
+            FileType::Unknown,
+            FileType::Directory,
+            FileType::RegularFile,
+        ];
+        for hint in hints {
+            std::fs::create_dir(dir.path().join("dir")).unwrap();
+            std::fs::write(dir.path().join("file"), "").unwrap();
+            let watch: &mut Watch<'_> = &mut |_| ControlFlow::Continue(());
+            let mut remover = Remover {
+                chain: Chain::new(parent.as_fd()),
+                same_mount: true,
+                done: Removed::default(),
+                changed: false,
+                moves: 0,
+                watch,
+            };
+            assert!(remover.entry(c"file", hint).unwrap() == Fate::Removed);
+            assert!(remover.entry(c"file", hint).unwrap() == Fate::Gone);
+            assert!(remover.entry(c"dir", hint).unwrap() == Fate::Entered);
+            remover.leave().unwrap();
+            assert_eq!((remover.done.files, remover.done.dirs), (1, 1));
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+    }
+}
