@@ -22,10 +22,10 @@ pub(super) enum Exchanged {
     Unsupported,
 }
 
-/// Keeps others away from a directory while an exchange in it may still be taken back: sweepers, who would judge
-/// what came out of it, and further writers of that kind, who would take the new file for the one that is there.
-/// All of them work under an exclusive flock(2) of the directory. Where it cannot be locked, sweepers cannot
-/// judge either.
+/// Keeps others away from a directory while an exchange in it may still be taken back: sweepers, who would
+/// judge what came out of it, and further writers of that kind, who would take the new file for the one that
+/// is there. All of them work under an exclusive flock(2) of the directory. Where it cannot be locked,
+/// sweepers cannot judge either.
 ///
 /// The lock is on a descriptor of its own, so that it ends with this value alone.
 pub(super) fn hold_others(dir: BorrowedFd<'_>) -> Option<OwnedFd> {
