@@ -16,9 +16,7 @@ pub(crate) fn is_root() -> bool {
     getuid().is_root()
 }
 
-pub(crate) fn skipped(test: &str, why: impl std::fmt::Display) {
-    eprintln!("SKIPPED {test}: {why}");
-}
+pub(crate) use crate::common::skipped;
 
 pub(crate) fn no_exchange() -> bool {
     hook::denied_by_env("renameat2(RENAME_EXCHANGE)")

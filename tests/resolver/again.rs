@@ -79,6 +79,9 @@ fn renames_elsewhere_are_not_noticed() {
         stop.store(true, Ordering::Relaxed);
     });
     if again == 0 {
-        skipped("SKIPPED renames_elsewhere_are_not_noticed: openat2 never said EAGAIN meanwhile");
+        skipped(
+            "renames_elsewhere_are_not_noticed",
+            "openat2 never said EAGAIN meanwhile",
+        );
     }
 }

@@ -25,7 +25,10 @@ fn ask(case: &Case, who: Who, at: &Path) -> Option<Result<u64, i32>> {
 #[test]
 fn automounts_are_set_off_as_the_kernel_does() {
     if !is_root() || !has_openat2() {
-        skipped("SKIPPED automounts_are_set_off_as_the_kernel_does: needs root and openat2");
+        skipped(
+            "automounts_are_set_off_as_the_kernel_does",
+            "needs root and openat2",
+        );
         return;
     }
     let dir = super::common::dir();
@@ -72,6 +75,9 @@ fn automounts_are_set_off_as_the_kernel_does() {
     });
     // Both were seen: what is mounted there, and what it is mounted on.
     if kinds.is_none_or(|kinds| kinds.len() < 2) {
-        skipped("SKIPPED automounts_are_set_off_as_the_kernel_does: no debugfs with tracing");
+        skipped(
+            "automounts_are_set_off_as_the_kernel_does",
+            "no debugfs with tracing",
+        );
     }
 }

@@ -99,7 +99,7 @@ pub(crate) fn genuine_child() {
 #[test]
 fn a_genuine_eperm_stays() {
     if !is_root() || !has_openat2() || hook::denied_by_env("openat2") {
-        skipped("SKIPPED a_genuine_eperm_stays: needs root and openat2");
+        skipped("a_genuine_eperm_stays", "needs root and openat2");
         return;
     }
     let dir = super::common::dir();
@@ -121,7 +121,7 @@ pub(crate) fn no_proc_child() {
 #[test]
 fn all_is_the_same_without_proc() {
     if !is_root() {
-        skipped("SKIPPED all_is_the_same_without_proc: needs root");
+        skipped("all_is_the_same_without_proc", "needs root");
         return;
     }
     for more in [&[][..], &[("STEADFAST_TEST_ERRNO", "ENOSYS")]] {

@@ -271,7 +271,10 @@ fn random_lookups_agree_with_kernel_and_model() {
 #[test]
 fn random_lookups_of_a_user_agree_with_the_kernel() {
     if !is_root() || !has_openat2() {
-        skipped("SKIPPED random_lookups_of_a_user_agree_with_the_kernel: needs root and openat2");
+        skipped(
+            "random_lookups_of_a_user_agree_with_the_kernel",
+            "needs root and openat2",
+        );
         return;
     }
     let lookups = if long() { 1_000_000 } else { 20_000 };

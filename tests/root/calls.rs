@@ -289,7 +289,10 @@ fn something_mounted_over_procfs_is_noticed() {
         .unwrap();
     let file = rustix::io::fcntl_dupfd_cloexec(&file, FD).unwrap();
     if std::os::fd::AsRawFd::as_raw_fd(&file) != FD {
-        eprintln!("SKIPPED something_mounted_over_procfs_is_noticed: descriptor {FD} is in use");
+        crate::common::skipped(
+            "something_mounted_over_procfs_is_noticed",
+            format_args!("descriptor {FD} is in use"),
+        );
         return;
     }
     let mut other = std::process::Command::new("bash")
@@ -306,7 +309,10 @@ fn something_mounted_over_procfs_is_noticed() {
     let ours = "/proc/thread-self/fd";
     for over in [tmp.path(), Path::new(&theirs)] {
         if let Err(e) = rustix::mount::mount_bind(over, ours) {
-            eprintln!("SKIPPED something_mounted_over_procfs_is_noticed: mount: {e}");
+            crate::common::skipped(
+                "something_mounted_over_procfs_is_noticed",
+                format_args!("mount: {e}"),
+            );
             break;
         }
         let answer = Root::reopen(&file, OFlags::RDONLY);
@@ -332,7 +338,7 @@ fn an_unnamed_file_gets_a_name_once() {
             Ok(file) => file,
             Err(e) => {
                 assert_eq!(e.kind(), ErrorKind::Unsupported, "{e}");
-                eprintln!("SKIPPED an_unnamed_file_gets_a_name_once: no O_TMPFILE here");
+                crate::common::skipped("an_unnamed_file_gets_a_name_once", "no O_TMPFILE here");
                 return;
             }
         };
@@ -518,7 +524,7 @@ fn attributes_are_set_without_the_newest_calls() {
 #[test]
 fn owners_are_set() {
     if !rustix::process::getuid().is_root() {
-        eprintln!("SKIPPED owners_are_set: needs root");
+        crate::common::skipped("owners_are_set", "needs root");
         return;
     }
     for backend in backends() {
@@ -547,7 +553,7 @@ fn attributes_of_users_come_and_go() {
         let r = root(&dir, backend);
         if let Err(e) = r.set_xattr("d", "user.one", b"1", XattrFlags::empty()) {
             assert_eq!(e.errno(), Some(Errno::OPNOTSUPP));
-            eprintln!("SKIPPED attributes_of_users_come_and_go: {e}");
+            crate::common::skipped("attributes_of_users_come_and_go", e);
             return;
         }
         // Through the link, larger than the first buffer.
@@ -673,7 +679,10 @@ fn lower_layers_are_told_from_other_devices() {
     let data = std::ffi::CString::new(data).unwrap();
     let flags = rustix::mount::MountFlags::empty();
     if let Err(e) = rustix::mount::mount("overlay", at("merged"), "overlay", flags, Some(&*data)) {
-        eprintln!("SKIPPED lower_layers_are_told_from_other_devices: mount: {e}");
+        crate::common::skipped(
+            "lower_layers_are_told_from_other_devices",
+            format_args!("mount: {e}"),
+        );
         return;
     }
     struct Unmount<'a>(&'a Path);

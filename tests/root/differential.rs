@@ -414,7 +414,7 @@ fn rename_with(flags: RenameFlags, call: &str, least: u32) {
         "c"
     };
     if let Err(e) = raw::renameat_with(&fd, "a", &fd, to, flags) {
-        eprintln!("SKIPPED {call}: this file system answers {e}");
+        crate::common::skipped(call, format_args!("this file system answers {e}"));
         return;
     }
     pairs(

@@ -34,7 +34,10 @@ fn as_nobody(name: &str, f: impl FnOnce(&Path) + Send) {
                 rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
             }
             if let Err(e) = fs::read_dir(&dir) {
-                eprintln!("SKIPPED {name}: nobody cannot reach the test directory: {e}");
+                crate::common::skipped(
+                    name,
+                    format_args!("nobody cannot reach the test directory: {e}"),
+                );
                 return;
             }
             f(&dir);
@@ -269,7 +272,9 @@ fn an_unnamed_file_gets_a_name_without_privileges() {
                     }
                     done => done.unwrap(),
                 },
-                Err(e) => eprintln!("SKIPPED an_unnamed_file_gets_a_name_without_privileges: {e}"),
+                Err(e) => {
+                    crate::common::skipped("an_unnamed_file_gets_a_name_without_privileges", e)
+                }
             }
         }
     });

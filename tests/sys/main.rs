@@ -26,7 +26,7 @@ fn supported<T>(what: &str, result: sys::Result<T>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(e @ (Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::NOTTY | Errno::ISDIR)) => {
-            eprintln!("SKIPPED {what}: not on this file system ({e})");
+            crate::common::skipped(what, format_args!("not on this file system ({e})"));
             None
         }
         Err(e) => panic!("{what}: {e}"),
@@ -68,7 +68,7 @@ fn openat2_resolves_as_asked_and_its_absence_is_found() {
     let ask =
         |path: &str, flags| sys::openat2(&at, path, OpenHow::new(OFlags::PATH).resolve(flags));
     if sys::openat2_blocked() {
-        eprintln!("SKIPPED openat2: not to be had here");
+        crate::common::skipped("openat2", "not to be had here");
         return;
     }
     ask("f", ResolveFlags::BENEATH).unwrap();
@@ -323,7 +323,7 @@ fn a_directory_is_read_to_its_end_and_again() {
     want.retain(|name| {
         let path = tmp.path().join(std::ffi::OsStr::from_bytes(name));
         fs::write(path, "")
-            .map_err(|e| eprintln!("SKIPPED the name {name:?}: {e}"))
+            .map_err(|e| crate::common::skipped(&format!("the name {name:?}"), e))
             .is_ok()
     });
     fs::create_dir(tmp.path().join("d")).unwrap();

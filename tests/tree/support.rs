@@ -17,10 +17,7 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Says that a test cannot run here.
-pub(crate) fn skipped(test: &str, why: &str) {
-    eprintln!("SKIPPED {test}: {why}");
-}
+pub(crate) use crate::common::skipped;
 
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()

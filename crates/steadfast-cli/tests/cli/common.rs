@@ -14,6 +14,13 @@ pub(crate) fn dir() -> tempfile::TempDir {
     tempfile::TempDir::with_prefix_in("cli-", base).unwrap()
 }
 
+/// Says that a test, or a part of one, did not run. Past the test harness, which keeps what a test prints to
+/// itself unless it fails.
+pub(crate) fn skipped(test: &str, why: impl std::fmt::Display) {
+    // Nobody is left to tell if stderr is closed.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
 /// What a run came to.
 #[derive(Debug)]
 pub(crate) struct Ran {

@@ -63,8 +63,9 @@ fn a_missing_feature_has_advice() {
         .env("STEADFAST_HOOK", "deny:renameat2(RENAME_EXCHANGE)=EINVAL");
     let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
     if text.contains("\nrename-exchange   yes") {
-        eprintln!(
-            "SKIPPED a_missing_feature_has_advice: the command is built without the test seam"
+        crate::common::skipped(
+            "a_missing_feature_has_advice",
+            "the command is built without the test seam",
         );
         return;
     }

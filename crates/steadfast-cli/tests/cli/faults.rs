@@ -22,13 +22,13 @@ fn planned(d: &Path, plan: &str, args: &[&str]) -> Ran {
 /// Whether the binary heeds a plan at all.
 fn seam(test: &str) -> bool {
     if std::env::var_os("STEADFAST_HOOK").is_some() {
-        eprintln!("SKIPPED {test}: the environment has a plan of its own");
+        crate::common::skipped(test, "the environment has a plan of its own");
         return false;
     }
     let dir = dir();
     let stopped = planned(dir.path(), "stop-before:1", &["lookup", "--root", ".", "."]).code == -1;
     if !stopped {
-        eprintln!("SKIPPED {test}: the command is built without the test seam");
+        crate::common::skipped(test, "the command is built without the test seam");
     }
     stopped
 }

@@ -142,7 +142,10 @@ fn completions_know_every_command() {
 fn shells_accept_their_completions() {
     for (shell, flag) in [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")] {
         if Command::new(shell).arg("--version").output().is_err() {
-            eprintln!("SKIPPED shells_accept_their_completions: no {shell} here");
+            crate::common::skipped(
+                "shells_accept_their_completions",
+                format_args!("no {shell} here"),
+            );
             continue;
         }
         let dir = dir();
@@ -206,7 +209,10 @@ fn render(file: &Path, command: &str) {
         .arg(file)
         .output();
     let Ok(output) = groff else {
-        eprintln!("SKIPPED rendering in manual_pages_are_written_and_render: no groff here");
+        crate::common::skipped(
+            "rendering in manual_pages_are_written_and_render",
+            "no groff here",
+        );
         return;
     };
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{command}");

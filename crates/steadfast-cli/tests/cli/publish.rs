@@ -89,7 +89,7 @@ fn the_old_one_can_be_kept_anywhere() {
     let dir = dir();
     let d = dir.path();
     if !exchanges(d) {
-        eprintln!("SKIPPED the_old_one_can_be_kept_anywhere: no exchange here");
+        crate::common::skipped("the_old_one_can_be_kept_anywhere", "no exchange here");
         return;
     }
     fs::create_dir(d.join("sub")).unwrap();

@@ -207,8 +207,9 @@ fn a_signal_after_the_publication_does_not_stop_the_tidying() {
     let dir = dir();
     let d = dir.path();
     if !exchanges(d) {
-        eprintln!(
-            "SKIPPED a_signal_after_the_publication_does_not_stop_the_tidying: no exchange here"
+        crate::common::skipped(
+            "a_signal_after_the_publication_does_not_stop_the_tidying",
+            "no exchange here",
         );
         return;
     }
@@ -229,8 +230,9 @@ fn a_second_interrupt_ends_it_and_does_not_claim_that_nothing_changed() {
     let dir = dir();
     let d = dir.path();
     if !exchanges(d) {
-        eprintln!(
-            "SKIPPED a_second_interrupt_ends_it_and_does_not_claim_that_nothing_changed: no exchange here"
+        crate::common::skipped(
+            "a_second_interrupt_ends_it_and_does_not_claim_that_nothing_changed",
+            "no exchange here",
         );
         return;
     }
