@@ -51,8 +51,8 @@ image() { # KIND
   case $1 in
     ext4) mkfs.ext4 -q -F "$base/$1.img" ;;
     xfs) mkfs.xfs -q -f "$base/$1.img" ;;
-    # It greets on stderr even so.
-    btrfs) mkfs.btrfs -q -f "$base/$1.img" 2>"$base/log" || { cat "$base/log" >&2 && return 1; } ;;
+    # It greets even so.
+    btrfs) mkfs.btrfs -q -f "$base/$1.img" >"$base/log" 2>&1 || { cat "$base/log" >&2 && return 1; } ;;
   esac
   # The mount owns the loop device, so that unmounting detaches it.
   attach -o loop -t "$1" "$base/$1.img" "$base/$1"
