@@ -410,7 +410,13 @@ impl PendingFolder<'_> {
         }
         let mut held = None;
         if self.found.is_some() || self.keep.is_some() {
-            let old = self.found.map_or(0, |old| old.id().ino);
+            // What is there now: filling the folder takes time, and others publish too.
+            let now = sys::statx(
+                self.staged.dir.as_fd(),
+                self.name.as_c_str(),
+                AtFlags::SYMLINK_NOFOLLOW,
+            );
+            let old = now.ok().or(self.found).map_or(0, |old| old.id().ino);
             let name = temp_name::exchange(new.id().ino, old, self.keep.is_some());
             let name = name.map_err(|e| fail("getrandom", e))?;
             self.staged.rename(name).map_err(|e| fail("renameat2", e))?;

@@ -234,3 +234,67 @@ fn an_error_at_any_call_has_the_exit_code_of_its_state() {
         );
     }
 }
+
+#[test]
+fn a_folder_that_others_published_meanwhile_is_swept_too() {
+    const TEST: &str = "a_folder_that_others_published_meanwhile_is_swept_too";
+    if !seam(TEST) {
+        return;
+    }
+    let make = |path: std::path::PathBuf, files: u32, text: &str| {
+        fs::create_dir(&path).unwrap();
+        for n in 0..files {
+            fs::write(path.join(format!("{n}")), text).unwrap();
+        }
+    };
+    let first = |d: &Path| content(&d.join("dst/0"));
+    let before = |d: &Path| {
+        make(d.join("src"), 100, "new");
+        make(d.join("dst"), 1, "old");
+    };
+    let args = ["publish", "--copy", "src", "dst"];
+    // The first call that comes after the exchange.
+    let published = |n: u32| {
+        let dir = dir();
+        before(dir.path());
+        planned(dir.path(), &format!("stop-before:{n}"), &args);
+        first(dir.path()) == "new"
+    };
+    let (mut low, mut high) = (1, 20 * MANY);
+    while low < high {
+        let middle = low.midpoint(high);
+        if published(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    let mut met = false;
+    for _ in 0..20 {
+        let dir = dir();
+        let d = dir.path();
+        before(d);
+        let plan = format!("arm;stop-before:{low}");
+        let mut child = spawn(steadfast(d).args(args).env("STEADFAST_HOOK", plan));
+        while names(d).len() == 2 && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        // It may be gone already.
+        let stopped = rustix::process::kill_process(pid, rustix::process::Signal::STOP).is_ok();
+        if stopped && first(d) == "old" {
+            make(d.join("other"), 1, "other");
+            crate::common::run(d, ["publish", "other", "dst"]).expect(0);
+            met = true;
+        }
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
+        crate::common::ended(child).expect(-1);
+        assert_eq!(first(d), "new");
+        crate::common::run(d, ["sweep", "."]).expect(0);
+        assert_eq!(names(d), ["dst", "src"]);
+        if met {
+            break;
+        }
+    }
+    assert!(met, "the other publication was always too late");
+}
