@@ -280,8 +280,8 @@ fn a_live_folder_is_replaced_while_others_read_it() {
     let (opened, files) = (opened.into_inner(), files.into_inner());
     println!(
         "{publications} publications of some {FILES} files; {READERS} threads opened \
-         the folder {opened} times and read {files} files; a process {} and {}; another version than before {} times, retired \
-         under a reader {} times",
+         the folder {opened} times and read {files} files; a process {} and {}; \
+         another version than before {} times, retired under a reader {} times",
         process[0],
         process[1],
         versions.load(Ordering::Relaxed) + process[2],
