@@ -156,7 +156,8 @@ pub(crate) fn sweep_all(dir: &Path, may_keep: bool, context: &str) {
         );
     }
     let after = state(dir);
-    let kept: Vec<_> = report.kept().iter().map(|(path, _)| path).collect();
+    let mut kept: Vec<_> = report.kept().iter().map(|(path, _)| path).collect();
+    kept.sort();
     let there: Vec<_> = after.temps.keys().collect();
     assert_eq!(there, kept, "{context}: left after a sweep");
     assert_eq!(before.names, after.names, "{context}: changed by a sweep");

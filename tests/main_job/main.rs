@@ -30,6 +30,17 @@ const KEPT: &str = "kept";
 const FILES: usize = 2000;
 const READERS: u64 = 3;
 
+/// A fresh directory on the file system under test. If none is named, in memory, where thousands of files are
+/// made in a moment.
+fn dir() -> tempfile::TempDir {
+    if std::env::var_os("STEADFAST_TEST_DIR").is_none()
+        && let Ok(dir) = tempfile::tempdir_in("/dev/shm")
+    {
+        return dir;
+    }
+    common::dir()
+}
+
 fn long() -> bool {
     std::env::var_os("STEADFAST_LONG").is_some()
 }
@@ -198,7 +209,7 @@ fn publish_along(dir: &Path, root: &Root, sites: &[Site; 2], until: Instant) -> 
 
 #[test]
 fn a_live_folder_is_replaced_while_others_read_it() {
-    let tmp = common::dir();
+    let tmp = dir();
     let dir = tmp.path();
     let root = Root::open(dir).unwrap();
     let sites = sites();
