@@ -2,8 +2,8 @@
 
 use super::attributes::{self, Explicit, Old};
 use super::options::{Found, find_target};
-use super::place::{Exchanged, Move, hold_others};
-use super::retire;
+use super::place::{Exchanged, Move, hold_others, sync_dir};
+use super::retire::{self, Freed};
 use super::staged_folder::StagedFolder;
 use super::{Note, Preserve, Receipt, SymlinkPolicy};
 use crate::root::{Access, Last, Place, resolve_error, temp_name};
@@ -258,6 +258,31 @@ impl FolderOptions {
         Err(Error::new(step.operation, "renameat2", Errno::AGAIN).with_path(step.shown))
     }
 
+    /// Removes what was replaced. If it has the source's name, that name is freed first, durably: else it could
+    /// be taken for the source after a power cut, and be published again.
+    fn remove_old(&self, step: &Move<'_>, old: &Metadata, notes: &mut Vec<Note>) -> Result<()> {
+        let (dir, left) = (step.from_dir, |name: &Name| step.from_folder.join(name));
+        let name = match retire::free(dir, step.from, old.id()) {
+            Ok(Freed::Gone) => return Ok(()),
+            Ok(Freed::Temporary(name)) => name,
+            Ok(Freed::Aside(name)) => {
+                if self.durability.syncs_names() {
+                    sync_dir(step.operation, dir)
+                        .map_err(|e| e.with_path(step.shown).with_left(left(&name)))?;
+                }
+                name
+            }
+            Err(name) => {
+                notes.push(Note::Left(left(&name)));
+                return Ok(());
+            }
+        };
+        if !retire::remove(dir, &name) {
+            notes.push(Note::Left(left(&name)));
+        }
+        Ok(())
+    }
+
     /// Removes what was replaced, which has the source's name now, or moves it to where it is to be kept.
     pub(super) fn retire(
         &self,
@@ -267,10 +292,7 @@ impl FolderOptions {
         notes: &mut Vec<Note>,
     ) -> Result<()> {
         let Some(keep) = keep else {
-            if let Err(name) = retire::remove(step.from_dir, step.from, old.id()) {
-                notes.push(Note::Left(step.from_folder.join(name)));
-            }
-            return Ok(());
+            return self.remove_old(step, old, notes);
         };
         let to_kept = Move {
             operation: "keep the replaced folder at",

@@ -5,23 +5,29 @@ use crate::root::temp_name;
 use crate::sys::{self, AtFlags, BorrowedFd, Errno, FileId, RenameFlags};
 use crate::tree::{self, RemoveOptions};
 
-/// Removes the file or folder `name`, which must be the one with this identity. The error is the name that
-/// is left: of another one, which stays, or of what could not go.
-///
-/// It gets a temporary name first, unless it has one, so that a kill leaves what a sweep removes, and nobody
-/// finds half a tree under a name of theirs.
-pub(super) fn remove(dir: BorrowedFd<'_>, name: &Name, id: FileId) -> Result<(), Name> {
-    let aside = if temp_name::parse(name.as_bytes()).is_some() {
-        name.clone()
-    } else {
-        match move_aside(dir, name, id) {
-            Ok(Some(aside)) => aside,
-            Ok(None) => return Ok(()),
-            Err(left) => return Err(left),
-        }
-    };
-    let done = tree::remove(dir, &aside, &RemoveOptions::new().missing_ok(true));
-    done.map(drop).map_err(|_| aside)
+/// What became of a name that is to be freed.
+pub(super) enum Freed {
+    /// It is a temporary name already.
+    Temporary(Name),
+    /// What had it has this temporary name now.
+    Aside(Name),
+    /// There is nothing of that name.
+    Gone,
+}
+
+/// Frees `name` of the file or folder with this identity, which gets a temporary name unless it has one: then
+/// a kill leaves what a sweep removes, and nobody finds half a tree under a name of theirs. The error is the
+/// name of what could not be moved, or is another one.
+pub(super) fn free(dir: BorrowedFd<'_>, name: &Name, id: FileId) -> Result<Freed, Name> {
+    if temp_name::parse(name.as_bytes()).is_some() {
+        return Ok(Freed::Temporary(name.clone()));
+    }
+    move_aside(dir, name, id).map(|aside| aside.map_or(Freed::Gone, Freed::Aside))
+}
+
+/// Removes the file or folder that has this temporary name; false if not all of it could go.
+pub(super) fn remove(dir: BorrowedFd<'_>, name: &Name) -> bool {
+    tree::remove(dir, name, &RemoveOptions::new().missing_ok(true)).is_ok()
 }
 
 /// Renames to a temporary name under which a sweeper removes this identity and no other; `None` if it is

@@ -152,10 +152,60 @@ fn parse(text: &str) -> FromEnv {
     out
 }
 
+/// Hears of every call of its thread after it was made: the name, and of the calls that make something durable
+/// what that was (device and inode), if they succeeded.
+type Observer = Box<dyn FnMut(&'static str, Option<(u64, u64)>)>;
+
+thread_local! {
+    static OBSERVER: RefCell<Option<Observer>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` while `observer` hears of every call of this thread. It must make none itself.
+pub fn observe<R>(
+    observer: impl FnMut(&'static str, Option<(u64, u64)>) + 'static,
+    f: impl FnOnce() -> R,
+) -> R {
+    struct Restore(Option<Observer>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            OBSERVER.set(self.0.take());
+        }
+    }
+    let _restore = Restore(OBSERVER.replace(Some(Box::new(observer))));
+    f()
+}
+
+/// [`pass`] for a call that makes `fd` durable.
+pub(crate) fn pass_on<T>(
+    name: &'static str,
+    fd: super::BorrowedFd<'_>,
+    f: impl FnOnce() -> super::Result<T>,
+) -> super::Result<T> {
+    let done = disturb(name, f);
+    OBSERVER.with_borrow_mut(|observer| {
+        if let Some(observer) = observer {
+            let made = done.is_ok().then(|| rustix::fs::fstat(fd).ok()).flatten();
+            observer(name, made.map(|s| (s.st_dev, s.st_ino)));
+        }
+    });
+    done
+}
+
 pub(crate) fn pass<T>(
     name: &'static str,
     f: impl FnOnce() -> super::Result<T>,
 ) -> super::Result<T> {
+    let done = disturb(name, f);
+    OBSERVER.with_borrow_mut(|observer| {
+        if let Some(observer) = observer {
+            observer(name, None);
+        }
+    });
+    done
+}
+
+/// Makes the call, or what the plans say in its place.
+fn disturb<T>(name: &'static str, f: impl FnOnce() -> super::Result<T>) -> super::Result<T> {
     let env = from_env();
     let denied = LOCAL.with_borrow(|l| {
         l.deny

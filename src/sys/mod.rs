@@ -79,6 +79,24 @@ pub(crate) fn call<T>(name: &'static str, f: impl FnOnce() -> Result<T>) -> Resu
     }
 }
 
+/// [`call`] of one of the calls that make `fd` durable.
+#[inline(always)]
+pub(crate) fn call_on<T>(
+    name: &'static str,
+    fd: BorrowedFd<'_>,
+    f: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    #[cfg(feature = "_hook")]
+    {
+        hook::pass_on(name, fd, f)
+    }
+    #[cfg(not(feature = "_hook"))]
+    {
+        let _ = (name, fd);
+        f()
+    }
+}
+
 /// [`call`], made again as long as a signal interrupts it.
 #[inline(always)]
 pub(crate) fn retry<T>(name: &'static str, mut f: impl FnMut() -> Result<T>) -> Result<T> {

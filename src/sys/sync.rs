@@ -3,7 +3,7 @@
 //! Never called again after an error: the second answer may be 0 for data that is lost (fsync(2), and
 //! Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 
-use super::{AsFd, Result, call, raw, retry};
+use super::{AsFd, Result, call_on, raw, retry};
 
 /// fsync(2): content and metadata of a file, or the names in a directory, are on the device.
 ///
@@ -12,7 +12,7 @@ use super::{AsFd, Result, call, raw, retry};
 /// # Errors
 /// As fsync(2). After any error the state on the device is unknown.
 pub fn fsync(fd: impl AsFd) -> Result<()> {
-    call("fsync", || rustix::fs::fsync(fd.as_fd()))
+    call_on("fsync", fd.as_fd(), || rustix::fs::fsync(fd.as_fd()))
 }
 
 /// fdatasync(2): content and size are on the device; mode, owner, times and extended attributes need not be.
@@ -22,7 +22,9 @@ pub fn fsync(fd: impl AsFd) -> Result<()> {
 /// # Errors
 /// As fdatasync(2).
 pub fn fdatasync(fd: impl AsFd) -> Result<()> {
-    call("fdatasync", || rustix::fs::fdatasync(fd.as_fd()))
+    call_on("fdatasync", fd.as_fd(), || {
+        rustix::fs::fdatasync(fd.as_fd())
+    })
 }
 
 /// syncfs(2): the whole file system that holds `fd` is on the device, everybody's changes included.
@@ -33,7 +35,7 @@ pub fn fdatasync(fd: impl AsFd) -> Result<()> {
 /// # Errors
 /// As syncfs(2).
 pub fn syncfs(fd: impl AsFd) -> Result<()> {
-    call("syncfs", || rustix::fs::syncfs(fd.as_fd()))
+    call_on("syncfs", fd.as_fd(), || rustix::fs::syncfs(fd.as_fd()))
 }
 
 /// Which steps [`sync_file_range`] takes.
