@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::ControlFlow;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use steadfast::publish::{
@@ -350,6 +351,39 @@ fn folders() {
         "move a file",
         both,
         publish(options(), "g", "x/f"),
+        &target("x/f"),
+    );
+    // Made by another program a moment ago, which synced nothing.
+    let fresh = |options: FolderOptions, from: &'static str, to: &'static str| {
+        move |root: &Root| {
+            let top = fs::read_link(format!("/proc/self/fd/{}", root.as_fd().as_raw_fd()));
+            put(
+                &top.unwrap(),
+                &[
+                    ("fresh/a", "fresh a"),
+                    ("fresh/sub/c", "fresh c"),
+                    ("h", "h"),
+                ],
+            );
+            options.publish(root, from, root, to).map(drop)
+        }
+    };
+    total += cut(
+        "move what is fresh",
+        old,
+        fresh(options(), "fresh", "live"),
+        &live,
+    );
+    total += cut(
+        "fresh, each file",
+        old,
+        fresh(each_file(), "fresh", "live"),
+        &live,
+    );
+    total += cut(
+        "a fresh file",
+        old,
+        fresh(options(), "h", "x/f"),
         &target("x/f"),
     );
     let copy = |from: &'static str, to: &'static str| {
