@@ -357,13 +357,18 @@ fn folders() {
     let fresh = |options: FolderOptions, from: &'static str, to: &'static str| {
         move |root: &Root| {
             let top = fs::read_link(format!("/proc/self/fd/{}", root.as_fd().as_raw_fd()));
+            let files = [
+                ("fresh/a", "fresh a"),
+                ("fresh/sub/c", "fresh c"),
+                ("h", "fresh h"),
+            ];
             put(
                 &top.unwrap(),
-                &[
-                    ("fresh/a", "fresh a"),
-                    ("fresh/sub/c", "fresh c"),
-                    ("h", "h"),
-                ],
+                if from == "h" {
+                    &files[2..]
+                } else {
+                    &files[..2]
+                },
             );
             options.publish(root, from, root, to).map(drop)
         }

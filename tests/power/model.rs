@@ -231,7 +231,7 @@ impl History {
                 mask += 1;
                 continue;
             }
-            let names = self.names(&kept);
+            let names = self.names(kept);
             let files: Vec<Ino> = self.reachable(&names);
             // Each file in turn in each of its states, the others whole; then all of them at their worst.
             let choices: Vec<(Ino, Vec<Node>)> = files
