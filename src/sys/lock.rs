@@ -66,6 +66,17 @@ pub fn ofd_try_lock(fd: impl AsFd, kind: LockKind, range: LockRange) -> Result<(
     })
 }
 
+/// Whether [`ofd_try_lock`] would be refused now (`F_OFD_GETLK`); nothing is locked. The descriptor may be open
+/// for reading only.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn ofd_would_wait(fd: impl AsFd, kind: LockKind, range: LockRange) -> Result<bool> {
+    retry("fcntl(F_OFD_GETLK)", || {
+        raw::ofd_conflict(fd.as_fd(), kind.raw(), range.start, range.len)
+    })
+}
+
 /// Gives back what this open file description holds on the range.
 ///
 /// # Errors

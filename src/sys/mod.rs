@@ -36,7 +36,8 @@ pub use errno::{Errno, errno_name};
 pub use io::{ftruncate, pread, pwrite, read, seek, write};
 pub use link::{link_descriptor, link_empty_path, link_proc, linkat, readlinkat, symlinkat};
 pub use lock::{
-    LockKind, LockRange, lease_free_of_writers, ofd_lock, ofd_try_lock, ofd_unlock, try_flock,
+    LockKind, LockRange, lease_free_of_writers, ofd_lock, ofd_try_lock, ofd_unlock, ofd_would_wait,
+    try_flock,
 };
 pub use open::{OpenHow, open_tmpfile, openat, openat2, openat2_blocked};
 pub use random::random;

@@ -97,6 +97,26 @@ pub(super) fn ofd(
     check(unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw const lock) }).map(drop)
 }
 
+/// fcntl with `F_OFD_GETLK`: whether somebody else's lock stands against such a one.
+pub(super) fn ofd_conflict(
+    fd: BorrowedFd<'_>,
+    kind: libc::c_int,
+    start: i64,
+    len: i64,
+) -> Result<bool> {
+    let mut lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: start,
+        l_len: len,
+        l_pid: 0,
+    };
+    // SAFETY: `lock` is a live `struct flock`, the type that this command takes, which it reads and writes; the
+    // descriptor is open while borrowed.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) })?;
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
 /// Takes a read lease with a signal that is ignored by default; `EAGAIN` if the file is open for writing.
 pub(super) fn read_lease(fd: BorrowedFd<'_>) -> Result<()> {
     // fcntl(2); libc does not name it. The same number on every target that Rust supports.

@@ -268,6 +268,14 @@ fn locks_belong_to_the_open_file_description() {
     );
     sys::ofd_unlock(&a, range(0, 5)).unwrap();
     sys::ofd_try_lock(&b, LockKind::Shared, range(0, 5)).unwrap();
+    let looks = open(&path, OFlags::RDONLY);
+    let would_wait = |range| sys::ofd_would_wait(&looks, LockKind::Exclusive, range);
+    assert_eq!(would_wait(range(7, 1)), Ok(true));
+    assert_eq!(would_wait(range(30, 1)), Ok(false));
+    assert_eq!(
+        sys::ofd_would_wait(&a, LockKind::Exclusive, range(7, 1)),
+        Ok(false)
+    );
     drop(a);
     sys::ofd_try_lock(&b, LockKind::Exclusive, LockRange::WHOLE).unwrap();
     assert_eq!(LockRange::new(0, 0), None);
