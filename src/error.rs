@@ -100,6 +100,8 @@ pub enum ErrorKind {
     Cancelled,
     /// An earlier write or sync of this handle failed: it can only be discarded.
     Poisoned,
+    /// Data that was durable is damaged or missing.
+    Corrupt,
     /// The process or the system has too many open files.
     TooManyFiles,
     /// A device error, or any other errno.
@@ -150,7 +152,7 @@ impl ErrorKind {
             Self::Busy => K::ResourceBusy,
             Self::WouldBlock => K::WouldBlock,
             Self::Unsupported => K::Unsupported,
-            Self::Mismatch => K::InvalidData,
+            Self::Mismatch | Self::Corrupt => K::InvalidData,
             Self::Cancelled => K::Interrupted,
             _ => K::Other,
         }
@@ -182,6 +184,7 @@ impl ErrorKind {
             Self::Source => "the source of the content failed",
             Self::Cancelled => "cancelled",
             Self::Poisoned => "an earlier write failed",
+            Self::Corrupt => "data is damaged",
             Self::TooManyFiles => "too many open files",
             Self::Io => "input/output error",
         }
