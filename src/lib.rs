@@ -22,6 +22,7 @@
 //! | exchange two folders, and back | [`publish::swap`] |
 //! | write a thousand files quickly | [`publish::Batch`] |
 //! | remove what a killed process left | [`publish::sweep`] |
+//! | log records durably, many threads at once, and read them back after a crash | [`journal`] |
 //! | open, create, rename, remove beneath a directory that no path may leave | [`Root`] |
 //! | walk, copy, remove or sync a tree that others change meanwhile | [`tree`] |
 //! | keep several processes or threads out of each other's paths | [`claim::Claims`] |
@@ -35,6 +36,7 @@
 //! - [`root`]: a held directory, every path resolved beneath it.
 //! - [`tree`]: whole trees by descriptor.
 //! - [`publish`]: one file or one folder, atomically.
+//! - [`journal`]: a write-ahead log in plain files.
 //! - [`claim`]: who works where; it uses only `sys` and a directory handle.
 //!
 //! # Errors
@@ -61,6 +63,8 @@ pub mod claim;
 mod durability;
 #[cfg(target_os = "linux")]
 mod error;
+#[cfg(target_os = "linux")]
+pub mod journal;
 #[cfg(target_os = "linux")]
 pub mod publish;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,299 @@
+//! Segment files: names, header, creation, reading and writing. Nothing about what frames mean.
+
+use super::frame::{BLOCK, LogId, le32, le64};
+use crate::root::{Dir, sync_names, temp_name};
+use crate::sys::{self, AsFd, AtFlags, Errno, Mode, OFlags, OwnedFd, RenameFlags};
+use crate::{DiskState, Error, ErrorKind, Name, Result};
+
+/// First bytes of a segment file.
+const MAGIC: [u8; 8] = *b"sflog\r\n\x1a";
+/// The version of the format that this code reads and writes.
+const VERSION: u32 = 1;
+/// Length of the header, and so where frames begin.
+pub(super) const START: usize = BLOCK;
+/// Shortest and longest segment.
+pub(super) const MIN_LEN: u64 = 8 * 1024;
+pub(super) const MAX_LEN: u64 = 1 << 30;
+/// Length of a segment unless another is asked for.
+pub(super) const DEFAULT_LEN: u64 = 1 << 20;
+/// How much is written or read in one call.
+const CHUNK: usize = 1 << 20;
+
+/// What a segment's first block says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) id: LogId,
+    pub(super) number: u64,
+    pub(super) len: u64,
+    /// The log that this one is the repaired form of.
+    pub(super) replaces: LogId,
+}
+
+/// Why a first block is no header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A later version of the format, intact.
+    Newer(u32),
+    Damaged,
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> [u8; START] {
+        let mut out = [0; START];
+        out[..8].copy_from_slice(&MAGIC);
+        out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        out[12..16].copy_from_slice(&(START as u32).to_le_bytes());
+        out[16..32].copy_from_slice(&self.id.0);
+        out[32..40].copy_from_slice(&self.number.to_le_bytes());
+        out[40..48].copy_from_slice(&self.len.to_le_bytes());
+        out[48..64].copy_from_slice(&self.replaces.0);
+        let crc = crc32c::crc32c(&out[..START - 4]);
+        out[START - 4..].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Checks a first block; `number` is what the file's name says.
+    pub(super) fn decode(bytes: &[u8], number: u64) -> Result<Self, Fault> {
+        let header = bytes.get(..START).ok_or(Fault::Damaged)?;
+        if header[..8] != MAGIC || le32(header, START - 4) != Some(crc32c::crc32c(&header[..508])) {
+            return Err(Fault::Damaged);
+        }
+        match le32(header, 8) {
+            Some(VERSION) => {}
+            Some(newer) if newer > VERSION => return Err(Fault::Newer(newer)),
+            _ => return Err(Fault::Damaged),
+        }
+        let found = Self {
+            id: id_at(header, 16).ok_or(Fault::Damaged)?,
+            number: le64(header, 32).ok_or(Fault::Damaged)?,
+            len: le64(header, 40).ok_or(Fault::Damaged)?,
+            replaces: id_at(header, 48).ok_or(Fault::Damaged)?,
+        };
+        let whole = found.len.is_multiple_of(BLOCK as u64)
+            && (MIN_LEN..=MAX_LEN).contains(&found.len)
+            && found.number == number
+            && le32(header, 12) == Some(START as u32);
+        if whole {
+            Ok(found)
+        } else {
+            Err(Fault::Damaged)
+        }
+    }
+}
+
+/// A log's id at this place of a block, whatever the rest of the block is.
+pub(super) fn id_at(bytes: &[u8], at: usize) -> Option<LogId> {
+    bytes.get(at..)?.first_chunk().map(|id| LogId(*id))
+}
+
+/// The file name of a segment.
+pub(super) fn name(number: u64) -> Result<Name> {
+    named(format!("{number:016x}.seg"))
+}
+
+/// A name that is made of digits and letters only, and so is always one.
+pub(super) fn named(text: String) -> Result<Name> {
+    Name::new(&text).map_err(|e| Error::new("name a file of a log", "openat", e).with_path(text))
+}
+
+/// The number of a segment by its file name.
+pub(super) fn number(name: &[u8]) -> Option<u64> {
+    let digits = name.strip_suffix(b".seg")?;
+    let is_digit = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+    if digits.len() != 16 || !digits.iter().all(is_digit) {
+        return None;
+    }
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// What stands in a log's directory.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Segment numbers in order.
+    pub(super) segments: Vec<u64>,
+    /// Files that were never given their final name.
+    pub(super) unfinished: Vec<Name>,
+}
+
+pub(super) fn list(dir: &Dir, operation: &'static str) -> Result<Listing> {
+    let fail = |e| Error::new(operation, "getdents64", e);
+    let mut out = Listing::default();
+    let mut stream = dir.read_dir().map_err(|e| e.with_operation(operation))?;
+    while let Some(entry) = stream.next().map_err(fail)? {
+        let name = entry.name().to_bytes();
+        if let Some(number) = number(name) {
+            out.segments.push(number);
+        } else if temp_name::parse(name) == Some(temp_name::TempName::File) {
+            out.unfinished
+                .push(Name::from_entry(entry.name()).map_err(fail)?);
+        }
+    }
+    out.segments.sort_unstable();
+    Ok(out)
+}
+
+/// An open segment file.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) fd: OwnedFd,
+    pub(super) number: u64,
+    /// Size of the file.
+    pub(super) size: u64,
+}
+
+impl Segment {
+    /// Opens a segment; for writing only if asked.
+    pub(super) fn open(dir: &Dir, number: u64, write: bool, op: &'static str) -> Result<Self> {
+        let name = name(number)?;
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        // A FIFO or a device that somebody put there must not make this wait or act.
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = sys::openat(dir, name.as_c_str(), flags, Mode::empty())
+            .map_err(|e| Error::new(op, "openat", e).with_path(&name))?;
+        let facts = sys::statx(&fd, c"", AtFlags::EMPTY_PATH)
+            .map_err(|e| Error::new(op, "statx", e).with_path(&name))?;
+        if !facts.is_file() {
+            return Err(Error::of_kind(op, ErrorKind::NotAFile).with_path(&name));
+        }
+        Ok(Self {
+            fd,
+            number,
+            size: facts.len(),
+        })
+    }
+
+    /// Up to `len` bytes from `offset`; fewer only at the end of the file.
+    pub(super) fn read(&self, offset: u64, len: u64, op: &'static str) -> Result<Vec<u8>> {
+        let len = len.min(self.size.saturating_sub(offset)).min(MAX_LEN);
+        let mut out = vec![0; len as usize];
+        let mut done = 0;
+        while done < out.len() {
+            match sys::pread(&self.fd, &mut out[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) => return Err(self.error(op, "pread64", e)),
+            }
+        }
+        out.truncate(done);
+        Ok(out)
+    }
+
+    /// Writes all of `bytes`, in one call unless the kernel takes less.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> sys::Result<()> {
+        write_all(&self.fd, offset, bytes)
+    }
+
+    #[cold]
+    pub(super) fn error(&self, op: &'static str, call: &'static str, errno: Errno) -> Error {
+        let error = Error::new(op, call, errno);
+        match name(self.number) {
+            Ok(name) => error.with_path(name),
+            Err(_) => error,
+        }
+    }
+}
+
+fn write_all(fd: impl AsFd, offset: u64, bytes: &[u8]) -> sys::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match sys::pwrite(fd.as_fd(), &bytes[done..], offset + done as u64)? {
+            0 => return Err(Errno::IO),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
+
+/// Why a segment was not created.
+#[derive(Debug)]
+pub(super) enum NotCreated {
+    /// Nothing was changed, and it may be tried again.
+    Clean(Error),
+    /// The name is taken.
+    Taken,
+    /// The segment has its name, which could not be synced: what this directory holds is unknown.
+    Unsynced(Error),
+}
+
+/// Creates a segment with `frames` behind its header: written in full and synced before it gets its
+/// name, so that no crash leaves a short one. The directory is synced.
+pub(super) fn create(
+    dir: &Dir,
+    header: &Header,
+    frames: &[u8],
+    op: &'static str,
+) -> Result<Segment, NotCreated> {
+    let clean = |call| move |e| NotCreated::Clean(Error::new(op, call, e));
+    let name = name(header.number).map_err(NotCreated::Clean)?;
+    let temp = temp_name::fresh(b't').map_err(clean("getrandom"))?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let fd = sys::openat(dir, temp.as_c_str(), flags, mode).map_err(clean("openat"))?;
+    let staged = fill(&fd, header, frames)
+        .map_err(|(call, e)| clean(call)(e))
+        .and_then(|()| give_name(dir, &temp, &name, op));
+    if let Err(error) = staged {
+        return Err(match (sys::unlinkat(dir, temp.as_c_str()), error) {
+            (Ok(()) | Err(Errno::NOENT), error) => error,
+            (Err(_), NotCreated::Clean(error)) => NotCreated::Clean(error.with_left(&temp)),
+            (Err(_), error) => error,
+        });
+    }
+    sync_names(dir.as_fd()).map_err(|e| {
+        let error = Error::new(op, "fsync", e).with_path(&name);
+        NotCreated::Unsynced(error.with_state(DiskState::Indeterminate))
+    })?;
+    Ok(Segment {
+        fd,
+        number: header.number,
+        size: header.len,
+    })
+}
+
+fn fill(fd: &OwnedFd, header: &Header, frames: &[u8]) -> Result<(), (&'static str, Errno)> {
+    let mut at = 0;
+    let mut put = |bytes: &[u8]| {
+        let done = write_all(fd, at, bytes).map_err(|e| ("pwrite64", e));
+        at += bytes.len() as u64;
+        done
+    };
+    // The first call carries the header, and for an ordinary segment all the rest.
+    let total = header.len as usize;
+    let first = total.min(CHUNK.max(next_chunk(START + frames.len())));
+    let mut bytes = vec![0; first];
+    bytes[..START].copy_from_slice(&header.encode());
+    if let Some(room) = bytes.get_mut(START..START + frames.len()) {
+        room.copy_from_slice(frames);
+    }
+    put(&bytes)?;
+    let zeros = vec![0; CHUNK.min(total - first)];
+    let mut left = total - first;
+    while left > 0 {
+        let n = left.min(CHUNK);
+        put(&zeros[..n])?;
+        left -= n;
+    }
+    sys::fsync(fd).map_err(|e| ("fsync", e))
+}
+
+fn next_chunk(len: usize) -> usize {
+    len.next_multiple_of(CHUNK)
+}
+
+/// Renames without replacing; by link and unlink where `RENAME_NOREPLACE` is missing.
+fn give_name(dir: &Dir, temp: &Name, name: &Name, op: &'static str) -> Result<(), NotCreated> {
+    const FLAGS: RenameFlags = RenameFlags::NOREPLACE;
+    let fail = |call, e| match e {
+        Errno::EXIST => NotCreated::Taken,
+        e => NotCreated::Clean(Error::new(op, call, e).with_path(name)),
+    };
+    let (from, to) = (temp.as_c_str(), name.as_c_str());
+    match sys::renameat2(dir, from, dir, to, FLAGS) {
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        done => return done.map_err(|e| fail(sys::rename_call(FLAGS), e)),
+    }
+    sys::linkat(dir, from, dir, to).map_err(|e| fail("linkat", e))?;
+    // The second name is one that the next open of the log removes.
+    let _ = sys::unlinkat(dir, from);
+    Ok(())
+}

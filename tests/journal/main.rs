@@ -1,0 +1,13 @@
+//! The log: one module for each promise.
+#![allow(clippy::unwrap_used)] // Helpers of tests, too, fail by panicking.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod basic;
+mod crash;
+mod damage;
+mod faults;
+mod recycle;
+mod support;
+mod threads;
