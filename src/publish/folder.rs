@@ -258,8 +258,8 @@ impl FolderOptions {
         Err(Error::new(step.operation, "renameat2", Errno::AGAIN).with_path(step.shown))
     }
 
-    /// Removes what was replaced. If it has the source's name, that name is freed first, durably: else it could
-    /// be taken for the source after a power cut, and be published again.
+    /// Removes what was replaced. If it has the source's name, that name is freed first, durably: else it
+    /// could be taken for the source after a power cut, and be published again.
     fn remove_old(&self, step: &Move<'_>, old: &Metadata, notes: &mut Vec<Note>) -> Result<()> {
         let (dir, left) = (step.from_dir, |name: &Name| step.from_folder.join(name));
         let name = match retire::free(dir, step.from, old.id()) {

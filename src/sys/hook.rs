@@ -152,8 +152,8 @@ fn parse(text: &str) -> FromEnv {
     out
 }
 
-/// Hears of every call of its thread after it was made: the name, and of the calls that make something durable
-/// what that was (device and inode), if they succeeded.
+/// Hears of every call of its thread after it was made: the name, and of the calls that make something
+/// durable what that was (device and inode), if they succeeded.
 type Observer = Box<dyn FnMut(&'static str, Option<(u64, u64)>)>;
 
 thread_local! {

@@ -66,8 +66,8 @@ pub fn ofd_try_lock(fd: impl AsFd, kind: LockKind, range: LockRange) -> Result<(
     })
 }
 
-/// Whether [`ofd_try_lock`] would be refused now (`F_OFD_GETLK`); nothing is locked. The descriptor may be open
-/// for reading only.
+/// Whether [`ofd_try_lock`] would be refused now (`F_OFD_GETLK`); nothing is locked. The descriptor may be
+/// open for reading only.
 ///
 /// # Errors
 /// As fcntl(2).

@@ -111,8 +111,8 @@ pub(super) fn ofd_conflict(
         l_len: len,
         l_pid: 0,
     };
-    // SAFETY: `lock` is a live `struct flock`, the type that this command takes, which it reads and writes; the
-    // descriptor is open while borrowed.
+    // SAFETY: `lock` is a live `struct flock`, the type that this command takes, which it reads and writes;
+    // the descriptor is open while borrowed.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) })?;
     Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
 }

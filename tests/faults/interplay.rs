@@ -1,5 +1,5 @@
-//! Sweepers run all the while that writers publish and are killed: nothing of a living writer goes, and nothing
-//! that is to be kept.
+//! Sweepers run all the while that writers publish and are killed: nothing of a living writer goes, and
+//! nothing that is to be kept.
 
 use crate::ops::Random;
 use crate::state::sweep_all;

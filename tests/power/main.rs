@@ -1,7 +1,8 @@
-//! A power cut after every call of every publication: old or new, never torn, and what was acknowledged stays.
+//! A power cut after every call of every publication: old or new, never torn, and what was acknowledged
+//! stays.
 //!
-//! The states come from a model that is weaker than any one file system ([`model`]); each is made real, swept, and
-//! looked at. This says nothing about what a real file system does with its own structures.
+//! The states come from a model that is weaker than any one file system ([`model`]); each is made real,
+//! swept, and looked at. This says nothing about what a real file system does with its own structures.
 #![allow(clippy::unwrap_used)] // Helpers of tests, too, fail by panicking.
 
 #[path = "../common/mod.rs"]
@@ -70,8 +71,8 @@ fn put(top: &Path, files: &[(&str, &str)]) {
 /// Given old and new: whether a state may be found, and whether the operation had returned Ok before.
 type Rule = Box<dyn Fn(&View, bool) -> bool>;
 
-/// Runs an operation in a directory, cuts the power after each of its calls in every way of the model, sweeps,
-/// and checks. Gives the number of states.
+/// Runs an operation in a directory, cuts the power after each of its calls in every way of the model,
+/// sweeps, and checks. Gives the number of states.
 fn cut(
     name: &str,
     before: &[(&str, &str)],
@@ -354,7 +355,8 @@ fn folders() {
     let publish = |options: FolderOptions, from: &'static str, to: &'static str| {
         move |root: &Root| options.publish(root, from, root, to).map(drop)
     };
-    // The source goes while the replaced folder takes its name, and then that goes: only the target is one step.
+    // The source goes while the replaced folder takes its name, and then that goes: only the target is one
+    // step.
     total += cut("move", both, publish(options(), "next", "live"), &live);
     total += cut(
         "move to a new name",
@@ -438,8 +440,9 @@ fn target(path: &'static str) -> impl Fn(&View, &View) -> Rule {
     }
 }
 
-/// Under the old name, under the new one, or (of a move between two directories) under both or, on a file system
-/// that the model allows and nobody has seen, none; whole wherever it is; only under the new one in the end.
+/// Under the old name, under the new one, or (of a move between two directories) under both or, on a file
+/// system that the model allows and nobody has seen, none; whole wherever it is; only under the new one in
+/// the end.
 fn moved(old: &View, new: &View) -> Rule {
     let (old, new) = (old.clone(), new.clone());
     Box::new(move |found, done| {

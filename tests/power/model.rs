@@ -2,18 +2,19 @@
 //!
 //! After every system call the whole (small) tree is recorded, and what each sync was about. From that:
 //!
-//! - The **content** of a file is any of its versions since its last fsync, or of the last of them nothing (empty),
-//!   zeros, or a first part. Of a file that was never synced there is no last version to fall back on but none.
-//! - **Names** change by calls. What one call changed in one directory is there as a whole or not at all, and in
-//!   any combination with other calls, unless that directory was synced afterwards: then it is there. What
-//!   a call changed in two directories may be there in one and not in the other.
+//! - The **content** of a file is any of its versions since its last fsync, or of the last of them nothing
+//!   (empty), zeros, or a first part. Of a file that was never synced there is no last version to fall back
+//!   on but none.
+//! - **Names** change by calls. What one call changed in one directory is there as a whole or not at all,
+//!   and in any combination with other calls, unless that directory was synced afterwards: then it is
+//!   there. What a call changed in two directories may be there in one and not in the other.
 //! - Permissions go with the content: any version since the last fsync of the file or directory.
 //! - syncfs makes everything durable.
 //!
-//! No order is assumed between two names, two files, or a name and a file, as long as nothing was synced between.
-//! Only calls that name the same file or directory one after the other are there in their order.
-//! That is what the btrfs, xfs and ext4 have in common (`docs/durability.md`); fsync of a file is not taken to make
-//! its name durable, although all three do that.
+//! No order is assumed between two names, two files, or a name and a file, as long as nothing was synced
+//! between. Only calls that name the same file or directory one after the other are there in their order.
+//! That is what the btrfs, xfs and ext4 have in common (`docs/durability.md`); fsync of a file is not taken
+//! to make its name durable, although all three do that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -210,8 +211,9 @@ impl History {
         }
     }
 
-    /// Calls `check` with each state that a power cut may leave now, up to `limit` of them, and gives their number.
-    /// Of more than that, a sample is drawn, always with both ends: nothing more than must be, and everything.
+    /// Calls `check` with each state that a power cut may leave now, up to `limit` of them, and gives their
+    /// number. Of more than that, a sample is drawn, always with both ends: nothing more than must be, and
+    /// everything.
     pub(crate) fn states(&self, limit: usize, mut check: impl FnMut(&State<'_>)) -> usize {
         let open: Vec<usize> = (0..self.changes.len())
             .filter(|i| !self.changes[*i].durable)
@@ -361,8 +363,8 @@ impl std::fmt::Debug for State<'_> {
 }
 
 impl State<'_> {
-    /// Makes it real in an empty directory. Inode numbers in names are those of the new files, as a real power cut
-    /// leaves inode numbers alone.
+    /// Makes it real in an empty directory. Inode numbers in names are those of the new files, as a real
+    /// power cut leaves inode numbers alone.
     pub(crate) fn build(&self, top: &Path) {
         let mut made = BTreeMap::new();
         self.fill(self.top, top, &mut made);
@@ -377,7 +379,8 @@ impl State<'_> {
             };
             match &node.kind {
                 Kind::Dir => {
-                    // A directory under two names is what no file system shows after its own recovery: one is kept.
+                    // A directory under two names is what no file system shows after its own recovery: one
+                    // is kept.
                     if made.contains_key(ino) {
                         continue;
                     }
