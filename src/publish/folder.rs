@@ -438,7 +438,10 @@ impl PendingFolder<'_> {
                 self.name.as_c_str(),
                 AtFlags::SYMLINK_NOFOLLOW,
             );
-            let old = now.ok().or(self.found).map_or(0, |old| old.id().ino);
+            let old = now
+                .ok()
+                .or(self.found)
+                .map_or(0, |old| temp_name::mark(&old));
             let name = temp_name::exchange(new.id().ino, old, self.keep.is_some());
             let name = name.map_err(|e| fail("getrandom", e))?;
             self.staged.rename(name).map_err(|e| fail("renameat2", e))?;

@@ -90,7 +90,7 @@ impl Ready<'_> {
     fn place(&mut self) -> Result<()> {
         if let Some(expected) = self.file.expected {
             let fail = |call, e| Error::new(REPLACE, call, e);
-            let name = temp_name::exchange(self.id().ino, expected.ino(), false)
+            let name = temp_name::exchange(self.id().ino, expected.mark(), false)
                 .map_err(|e| fail("getrandom", e))?;
             let renamed = self.file.staged.rename(name.clone());
             renamed.map_err(|e| fail("renameat2", e))?;

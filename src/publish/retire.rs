@@ -37,12 +37,12 @@ fn move_aside(dir: BorrowedFd<'_>, name: &Name, id: FileId) -> Result<Option<Nam
         sys::renameat2(dir, from.as_c_str(), dir, to.as_c_str(), flags)
     };
     let look = |name: &Name| sys::statx(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
-    match look(name) {
-        Ok(meta) if meta.id() == id => {}
+    let meta = match look(name) {
+        Ok(meta) if meta.id() == id => meta,
         Err(Errno::NOENT) => return Ok(None),
         _ => return Err(name.clone()),
-    }
-    let aside = temp_name::exchange(0, id.ino, false).map_err(|_| name.clone())?;
+    };
+    let aside = temp_name::exchange(0, temp_name::mark(&meta), false).map_err(|_| name.clone())?;
     let renamed = rename(name, &aside, RenameFlags::empty());
     match look(&aside) {
         // Also if the rename answered an error and was carried out all the same.

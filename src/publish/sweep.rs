@@ -3,7 +3,7 @@
 //! A temporary is known by its name, check digits included, and by a maker that no longer lives. For a file
 //! the kernel says so: it grants a read lease only if nobody has the file open for writing, and who makes
 //! one of our files keeps it open so until it is published. A staged directory is locked with flock(2) by
-//! its maker. One side of an exchange is told by the inode numbers in its name. Age is no proof, and is not
+//! its maker. One side of an exchange is told by the marks in its name. Age is no proof, and is not
 //! asked for.
 
 use crate::root::temp_name::{self, TempName};
@@ -290,15 +290,14 @@ impl Sweeper<'_> {
         let Some(meta) = self.look(name)? else {
             return Ok(false);
         };
-        let ino = meta.id().ino;
-        if ino == new {
+        if meta.id().ino == new {
             return if meta.is_dir() {
                 self.folder(name, &meta)
             } else {
                 self.file(name, &meta)
             };
         }
-        if ino != old || keep {
+        if temp_name::mark(&meta) != old || keep {
             return Err(Kept::Displaced);
         }
         self.unlink(name, &meta)

@@ -1,6 +1,6 @@
 //! What a file looked like, for "only if unchanged".
 
-use crate::root::resolve_error;
+use crate::root::{resolve_error, temp_name};
 use crate::sys::{self, AsFd, AtFlags, FileId, Metadata, Mode, OFlags, Timespec};
 use crate::{Error, ErrorKind, Result, Root};
 use std::os::unix::ffi::OsStrExt;
@@ -40,8 +40,9 @@ impl Identity {
         }
     }
 
-    pub(super) fn ino(&self) -> u64 {
-        self.id.ino
+    /// The mark by which a sweeper knows the file.
+    pub(super) fn mark(&self) -> u64 {
+        temp_name::mark_of_file(self.id.ino, self.len, self.mtime)
     }
 
     /// The same content, of a file that was renamed meanwhile: a rename moves the ctime.

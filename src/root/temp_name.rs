@@ -3,12 +3,13 @@
 //! `.sf-`, a class letter, 16 hexadecimal digits (32 in `x` and `k`), and 8 more that are the CRC-32C of all
 //! before. The check digits are no secret; they keep a user's own `.sf-something` from being swept away.
 //!
-//! Classes: `t` a file, `d` a directory: both hold nothing that anybody misses. `x` stands on one side of an
-//! exchange that must not lose the other side; its digits are two inode numbers, that of the new file and
-//! that of the file it is meant to replace, so that whoever finds it knows which of the two it has before it.
+//! Classes: `t` a file, `d` a directory: both hold nothing that anybody misses. `x` stands on one side of
+//! an exchange that must not lose the other side; its digits are the inode number of the new file and the
+//! mark of the file it is meant to replace, so that whoever finds it knows which of the two it has before
+//! it. `k` is the same where the old side is to be kept.
 
 use super::Name;
-use crate::sys;
+use crate::sys::{self, Metadata};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,8 +22,8 @@ pub(crate) enum TempName {
     File,
     /// A directory likewise.
     Dir,
-    /// One side of an exchange: the inode numbers of the new thing and of the old one (0: not known), and
-    /// whether the old one was to be kept.
+    /// One side of an exchange: the inode number of the new thing, the [`mark`] of the old one (0: not known
+    /// either), and whether the old one was to be kept.
     Exchange { new: u64, old: u64, keep: bool },
 }
 
@@ -36,7 +37,26 @@ pub(crate) fn fresh(class: u8) -> sys::Result<Name> {
     build(class, &[next_random()?])
 }
 
-/// The name for one side of an exchange. An inode number that is not known, or is no concern, is 0.
+/// What tells a file that may be replaced from any other, and from itself with another content: 64 bits
+/// made of inode number, length and time of modification. A directory is told by its inode number,
+/// whatever is in it.
+pub(crate) fn mark(meta: &Metadata) -> u64 {
+    let (ino, mtime) = (meta.id().ino, meta.mtime());
+    if meta.is_dir() {
+        return ino;
+    }
+    mark_of_file(ino, meta.len(), (mtime.tv_sec, mtime.tv_nsec))
+}
+
+pub(crate) fn mark_of_file(ino: u64, len: u64, mtime: (i64, i64)) -> u64 {
+    let numbers = [ino, len, mtime.0.cast_unsigned(), mtime.1.cast_unsigned()];
+    numbers
+        .iter()
+        .fold(0, |z, n| mix((z ^ n).wrapping_add(STEP)))
+}
+
+/// The name for one side of an exchange, by inode number and [`mark`]. What is not known, or is no concern,
+/// is 0.
 pub(crate) fn exchange(new: u64, old: u64, keep: bool) -> sys::Result<Name> {
     build(if keep { b'k' } else { b'x' }, &[new, old])
 }
@@ -85,7 +105,6 @@ pub(crate) fn parse(name: &[u8]) -> Option<TempName> {
 /// Splittable Pseudorandom Number Generators", OOPSLA 2014). After a fork parent and child draw the same
 /// numbers, which exclusive creation sorts out.
 fn next_random() -> sys::Result<u64> {
-    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     static SEED: OnceLock<u64> = OnceLock::new();
     static STEPS: AtomicU64 = AtomicU64::new(0);
     let seed = match SEED.get() {
@@ -96,10 +115,18 @@ fn next_random() -> sys::Result<u64> {
             *SEED.get_or_init(|| u64::from_ne_bytes(bytes))
         }
     };
-    let mut z = seed.wrapping_add(STEPS.fetch_add(STEP, Ordering::Relaxed));
+    Ok(mix(
+        seed.wrapping_add(STEPS.fetch_add(STEP, Ordering::Relaxed))
+    ))
+}
+
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The end of a SplitMix64 step: every bit of the result depends on every bit of `z`.
+fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    Ok(z ^ (z >> 31))
+    z ^ (z >> 31)
 }
 
 /// The value of up to 16 hexadecimal digits, which the caller has checked.
