@@ -3,7 +3,10 @@
 use crate::common;
 use std::fs;
 use std::path::Path;
-use steadfast::publish::{Batch, FileOptions, FolderOptions, SymlinkPolicy, Target};
+use steadfast::publish::{
+    Batch, FileOptions, FolderOptions, Kept, Note, SweepOptions, SymlinkPolicy, Target, Version,
+    sweep,
+};
 use steadfast::sys::Errno;
 use steadfast::sys::hook::{self, Action, Plan};
 use steadfast::{DiskState, Durability, ErrorKind, Root};
@@ -126,6 +129,45 @@ fn a_directory_that_a_sweeper_looks_at_is_not_left() {
     done.unwrap();
     assert_eq!(calls.iter().filter(|c| **c == "mkdirat").count(), 2);
     assert_eq!(names(tmp.path()), [""; 0]);
+}
+
+/// A writer that is killed after its exchange may have displaced something else than it meant to: the same
+/// file with another content was taken for the old one, and swept.
+#[test]
+fn a_displaced_file_that_was_changed_is_not_swept() {
+    if hook::denied_by_env("renameat2(RENAME_EXCHANGE)") {
+        eprintln!("SKIPPED a_displaced_file_that_was_changed_is_not_swept: no RENAME_EXCHANGE");
+        return;
+    }
+    for changed in [false, true] {
+        let tmp = common::dir();
+        let root = Root::open(tmp.path()).unwrap();
+        fs::write(tmp.path().join("f"), "old").unwrap();
+        let seen = Target::IfUnchanged(Version::of(&root, "f").unwrap());
+        // As a kill between the exchange and the removal leaves it.
+        let receipt = hook::deny(&[("unlinkat", Errno::IO)], || {
+            FileOptions::new()
+                .target(seen)
+                .write(&root, "f", "new")
+                .unwrap()
+        });
+        let Some(Note::Left(displaced)) = receipt.notes().last() else {
+            panic!("{receipt:?}");
+        };
+        if changed {
+            fs::write(tmp.path().join(displaced), "theirs").unwrap();
+        }
+        let report = sweep(&root, ".", &SweepOptions::new()).unwrap();
+        if changed {
+            assert_eq!(report.kept(), [(displaced.clone(), Kept::Displaced)]);
+            assert_eq!(
+                fs::read_to_string(tmp.path().join(displaced)).unwrap(),
+                "theirs"
+            );
+        } else {
+            assert_eq!(report.removed(), std::slice::from_ref(displaced));
+        }
+    }
 }
 
 /// What is left was said to be beside the name that the caller gave, wherever it was.

@@ -1,6 +1,6 @@
 //! The process is killed before and after every call of every operation.
 
-use crate::errno::{claims, is_empty_dir, sides, states};
+use crate::errno::{claims, is_empty_dir, sides, states, still_kept};
 use crate::ops::{self, Op};
 use crate::state::{Entry, State, state, sweep_all};
 use std::os::unix::process::ExitStatusExt;
@@ -78,11 +78,7 @@ fn check(op: &Op, old: &State, new: &State, dir: &Path, context: &str) {
             "{context}: in part"
         );
     }
-    if op.traits.keep {
-        for tree in op.targets.iter().filter_map(|t| old.tree(t)) {
-            assert!(now.holds(tree), "{context}: what was to be kept is lost");
-        }
-    }
+    still_kept(op, old, &now, context);
     sides(op, old, new, &now, context);
 }
 
@@ -104,6 +100,7 @@ fn kill_everywhere(top: &Path, op: &Op) -> (u64, u64) {
             let checks = AssertUnwindSafe(|| {
                 check(op, &old, &new, dir.path(), &context);
                 sweep_all(dir.path(), op.traits.keep, &context);
+                still_kept(op, &old, &state(dir.path()), &context);
             });
             failed += u64::from(catch_unwind(checks).is_err());
         }

@@ -4,9 +4,11 @@ use crate::common;
 use crate::support::{names, no_exchange};
 use std::fs::{self, File};
 use std::io::Read;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use steadfast::publish::{FileOptions, Staging, Target, Version};
-use steadfast::sys::AtFlags;
+use steadfast::sys::{AtFlags, hook};
 use steadfast::{Durability, ErrorKind, Root};
 
 /// A content of the writer's own length and letter.
@@ -183,4 +185,71 @@ fn no_update_is_lost_with_if_unchanged() {
     let n = fs::read_to_string(tmp.path().join("n")).unwrap();
     assert_eq!(n, (THREADS * EACH).to_string());
     assert_eq!(names(tmp.path()), ["n"]);
+}
+
+/// Between the look at the target and the exchange it may change: what comes out of the exchange decides, and
+/// goes back.
+#[test]
+fn what_comes_out_of_the_exchange_decides() {
+    let test = "what_comes_out_of_the_exchange_decides";
+    if no_exchange() {
+        crate::support::skipped(test, "no RENAME_EXCHANGE");
+        return;
+    }
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let f = tmp.path().join("f");
+    fs::write(&f, "0").unwrap();
+    // The number that the other writer has published last; held while it renames.
+    let (last, stop) = (Mutex::new(0u64), AtomicBool::new(false));
+    let (mut attempts, mut taken_back) = (0u32, 0u32);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let other = tmp.path().join("other");
+            for n in 1.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                fs::write(&other, n.to_string()).unwrap();
+                let mut last = last.lock().unwrap();
+                fs::rename(&other, &f).unwrap();
+                *last = n;
+                drop(last);
+                for _ in 0..n % 2000 {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let start = Instant::now();
+        while taken_back < 3 && start.elapsed() < Duration::from_secs(15) {
+            attempts += 1;
+            let (before, seen) = {
+                let last = last.lock().unwrap();
+                (*last, Version::of(&root, "f").unwrap())
+            };
+            let options = FileOptions::new().durability(Durability::None);
+            let options = options.target(Target::IfUnchanged(seen));
+            let (done, calls) = hook::scope(None, || options.write(&root, "f", "mine"));
+            let last = last.lock().unwrap();
+            let now = fs::read_to_string(&f).unwrap();
+            match done {
+                Ok(_) if now == "mine" => assert_eq!(*last, before, "an update was lost"),
+                // It came after ours.
+                Ok(_) => assert_eq!(now, last.to_string()),
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Changed, "{e}");
+                    assert_eq!(now, last.to_string(), "theirs is not back");
+                }
+            }
+            let exchange = "renameat2(RENAME_EXCHANGE)";
+            taken_back += u32::from(calls.iter().filter(|c| **c == exchange).count() > 1);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("{attempts} attempts, {taken_back} taken back");
+    assert!(
+        names(tmp.path())
+            .iter()
+            .all(|name| !name.starts_with(".sf-"))
+    );
 }

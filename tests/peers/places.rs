@@ -69,6 +69,25 @@ fn parents_that_are_made_are_synced() {
     assert_eq!(count(&calls, "fsync"), 2, "only what is new: {calls:?}");
 }
 
+/// Of a move between two directories both are synced, the source first, or btrfs shows both names after a
+/// power cut.
+#[test]
+fn both_directories_of_a_move_are_synced() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::create_dir(tmp.path().join("stage")).unwrap();
+    fs::write(tmp.path().join("stage/from"), "x").unwrap();
+    let options = FileOptions::new().staging(publish::Staging::In("stage".into()));
+    let (done, calls) = hook::scope(None, || options.write(&root, "f", "x"));
+    done.unwrap();
+    // The file, and both directories.
+    assert_eq!(count(&calls, "fsync"), 3, "{calls:?}");
+    let moved = FolderOptions::new();
+    let (done, calls) = hook::scope(None, || moved.publish(&root, "stage/from", &root, "to"));
+    done.unwrap();
+    assert_eq!(count(&calls, "fsync"), 3, "{calls:?}");
+}
+
 /// Elsewhere the path is resolved again when it is published.
 #[test]
 fn a_change_of_the_working_directory_does_no_harm() {
