@@ -279,13 +279,17 @@ impl Analysis {
                 if first > reached + 1 {
                     return Ok(Some(self.broken(n, reached, durable)));
                 }
-                if let Some((bytes, parsed)) = self.parse(n, op)? {
-                    reached = parsed.last();
-                    self.take(n, &bytes, &parsed);
+                // A living writer may have taken it into use again since its beginning was read.
+                match self.parse(n, op)? {
+                    Some((bytes, parsed)) if parsed.first() == first => {
+                        reached = parsed.last();
+                        self.take(n, &bytes, &parsed);
+                    }
+                    _ => return Ok(Some(self.broken(n, reached, durable))),
                 }
             }
         }
-        if parsed.first() > reached + 1 {
+        if parsed.first() > reached + 1 || parsed.first() != newest.1 {
             return Ok(Some(self.broken(newest.2, reached, durable)));
         }
         self.take(newest.2, &bytes, &parsed);

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 const OP: &str = "inspect log";
 /// A living writer may take a segment into use while it is being read; then it is read again.
-const TRIES: u32 = 8;
+const TRIES: u32 = 32;
 
 /// How a log ends.
 #[derive(Clone, Debug, PartialEq, Eq)]

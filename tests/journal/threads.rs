@@ -1,13 +1,13 @@
 //! Many threads share syncs, nobody waits for ever, and what was acknowledged survives a kill.
 
 use crate::common;
-use crate::support::{count, dir, numbers, payload, record};
+use crate::support::{count, dir, numbers, payload, record, small};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
-use steadfast::journal::LogOptions;
+use steadfast::journal::{End, LogOptions, inspect};
 use steadfast::sys::Errno;
 use steadfast::sys::hook::{self, Action, Plan};
 use steadfast::{DiskState, ErrorKind};
@@ -137,6 +137,50 @@ fn a_failed_sync_holds_nobody_up() {
             }
         }
     }
+}
+
+struct Stop<'a>(&'a AtomicUsize);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(1, SeqCst);
+    }
+}
+
+/// A reader needs no lock: beside a writer that uses its segments again and again it sees some
+/// moment's state.
+#[test]
+fn looking_beside_a_living_writer() {
+    let tmp = common::dir();
+    let (log, _) = small().open(dir(tmp.path())).unwrap();
+    let done = AtomicUsize::new(0);
+    let (mut looks, mut most) = (0, 0);
+    std::thread::scope(|s| {
+        let (log, done) = (&log, &done);
+        s.spawn(move || {
+            for n in 0.. {
+                if done.load(SeqCst) == 1 {
+                    break;
+                }
+                let appended = log.append_durable(&[record(&payload(n, 300))]).unwrap();
+                if n % 8 == 7 {
+                    log.sync(log.release(appended.last - 3).unwrap()).unwrap();
+                }
+            }
+        });
+        // Also if a look fails: the writer must not go on for ever.
+        let stop = Stop(done);
+        while looks < 1000 {
+            let seen = inspect(&dir(tmp.path())).unwrap();
+            assert!(!matches!(seen.end, End::Corrupt(_)), "{:?}", seen.end);
+            let found = numbers(&seen.records);
+            assert!(found.windows(2).all(|w| w[0] + 1 == w[1]), "{found:?}");
+            looks += 1;
+            most = most.max(found.len());
+        }
+        drop(stop);
+    });
+    assert!(most > 4, "{most}");
 }
 
 /// The child's part: threads append and say what was acknowledged, until the process is killed.
