@@ -165,15 +165,16 @@ fn on_disk(disk: &OnDisk, case: &Case, who: Who) -> Answer {
     // Not known before, so it is new: it must be in one of our directories.
     let new = id(&fd);
     for (node, path) in disk.paths.iter().enumerate() {
+        // Through a link it would list a directory of somebody else, where entries come and go.
+        if !rustix::fs::lstat(path).is_ok_and(|s| s.st_mode & 0o170_000 == 0o040_000) {
+            continue;
+        }
         let Ok(entries) = fs::read_dir(path) else {
             continue;
         };
         for entry in entries.map(Result::unwrap) {
             let stat = rustix::fs::lstat(entry.path()).unwrap();
-            if entry.path().parent() == Some(path)
-                && rustix::fs::lstat(path).is_ok_and(|s| s.st_mode & 0o170_000 == 0o040_000)
-                && (stat.st_dev, stat.st_ino) == new
-            {
+            if (stat.st_dev, stat.st_ino) == new {
                 fs::remove_file(entry.path()).unwrap();
                 return Answer::Makes(node);
             }
