@@ -298,7 +298,9 @@ impl Analysis {
         self.beyond = scan::proof(&bytes, parsed.end, self.seed(), self.last);
         self.unsynced = parsed.unsynced().map(|offset| {
             // Behind the last frame is the rest of its block, which is nobody's.
-            let mut bytes = bytes[offset..parsed.end].to_vec();
+            // A file that was cut may end in it.
+            let end = parsed.end.min(bytes.len());
+            let mut bytes = bytes.get(offset..end).unwrap_or_default().to_vec();
             bytes.resize(parsed.tail() - offset, 0);
             Unsynced {
                 offset: offset as u64,

@@ -85,18 +85,14 @@ impl Work {
                         payload(self.next, lens[self.random.below(5) as usize])
                     })
                     .collect();
-                // One by one if they would not all go into one segment.
-                let one: Vec<_> = payloads.iter().map(|p| record(p)).collect();
-                let last = log.append(&one).unwrap();
-                log.sync(last.last).unwrap();
-                let first = self.next + 1 - one.len() as u64;
-                for (n, seq) in (first..=self.next).zip(last.first..) {
+                // Added one by one, each then knows its number; synced together.
+                let first = self.next + 1 - payloads.len() as u64;
+                for (n, payload) in (first..).zip(&payloads) {
+                    let appended = log.append(&[record(payload)]).unwrap();
                     adds.push(n);
-                    self.held.push_back((n, seq));
+                    self.held.push_back((n, appended.last));
                 }
-                // A run that begins between them has a number as well.
-                let held = self.held.make_contiguous();
-                held.last_mut().unwrap().1 = last.last;
+                log.sync(log.last()).unwrap();
             }
         }
         self.log = Some(log);
