@@ -28,6 +28,10 @@ pub use name::Name;
 #[doc(hidden)]
 pub use resolve::bare;
 
+#[cfg(feature = "_hook")]
+#[doc(hidden)]
+pub use temp_name::mark as temporary_mark;
+
 pub(crate) use dir::errno_of;
 pub(crate) use parent::{Access, Last, Place, Target};
 pub(crate) use rename::{rename_error, rename_targets};

@@ -40,7 +40,8 @@ pub(crate) fn fresh(class: u8) -> sys::Result<Name> {
 /// What tells a file that may be replaced from any other, and from itself with another content: 64 bits
 /// made of inode number, length and time of modification. A directory is told by its inode number,
 /// whatever is in it.
-pub(crate) fn mark(meta: &Metadata) -> u64 {
+#[must_use]
+pub fn mark(meta: &Metadata) -> u64 {
     let (ino, mtime) = (meta.id().ino, meta.mtime());
     if meta.is_dir() {
         return ino;

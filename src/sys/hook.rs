@@ -160,7 +160,7 @@ thread_local! {
     static OBSERVER: RefCell<Option<Observer>> = const { RefCell::new(None) };
 }
 
-/// Runs `f` while `observer` hears of every call of this thread. It must make none itself.
+/// Runs `f` while `observer` hears of every call of this thread but its own.
 pub fn observe<R>(
     observer: impl FnMut(&'static str, Option<(u64, u64)>) + 'static,
     f: impl FnOnce() -> R,
@@ -182,11 +182,9 @@ pub(crate) fn pass_on<T>(
     f: impl FnOnce() -> super::Result<T>,
 ) -> super::Result<T> {
     let done = disturb(name, f);
-    OBSERVER.with_borrow_mut(|observer| {
-        if let Some(observer) = observer {
-            let made = done.is_ok().then(|| rustix::fs::fstat(fd).ok()).flatten();
-            observer(name, made.map(|s| (s.st_dev, s.st_ino)));
-        }
+    tell(|observer| {
+        let made = done.is_ok().then(|| rustix::fs::fstat(fd).ok()).flatten();
+        observer(name, made.map(|s| (s.st_dev, s.st_ino)));
     });
     done
 }
@@ -196,12 +194,16 @@ pub(crate) fn pass<T>(
     f: impl FnOnce() -> super::Result<T>,
 ) -> super::Result<T> {
     let done = disturb(name, f);
-    OBSERVER.with_borrow_mut(|observer| {
-        if let Some(observer) = observer {
-            observer(name, None);
-        }
-    });
+    tell(|observer| observer(name, None));
     done
+}
+
+/// Calls the observer, which is not there meanwhile: of its own calls it does not hear.
+fn tell(with: impl FnOnce(&mut Observer)) {
+    if let Some(mut observer) = OBSERVER.take() {
+        with(&mut observer);
+        OBSERVER.set(Some(observer));
+    }
 }
 
 /// Makes the call, or what the plans say in its place.

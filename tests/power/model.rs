@@ -44,6 +44,14 @@ enum Kind {
 pub(crate) struct Snapshot {
     nodes: BTreeMap<Ino, Node>,
     names: BTreeMap<Ino, BTreeMap<Bytes, Ino>>,
+    /// Whose mark in the name of an exchange this is.
+    marks: BTreeMap<u64, Ino>,
+}
+
+/// What the name of an exchange tells a file by.
+fn mark(path: &Path) -> u64 {
+    use steadfast::sys::{AtFlags, CWD, statx};
+    steadfast::root::temporary_mark(&statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW).unwrap())
 }
 
 impl Snapshot {
@@ -69,6 +77,7 @@ impl Snapshot {
         } else {
             Kind::File(fs::read(path).unwrap())
         };
+        self.marks.insert(mark(path), ino);
         self.nodes.insert(
             ino,
             Node {
@@ -109,6 +118,8 @@ pub(crate) struct History {
     last: Snapshot,
     changes: Vec<Change>,
     versions: BTreeMap<Ino, Versions>,
+    /// Every mark there was.
+    marks: BTreeMap<u64, Ino>,
     /// The calls, to be shown.
     pub(crate) calls: Vec<&'static str>,
 }
@@ -128,6 +139,7 @@ impl History {
                 .iter()
                 .map(|(ino, node)| (*ino, durable(node)))
                 .collect(),
+            marks: first.marks.clone(),
             last: first.clone(),
             first,
             changes: Vec::new(),
@@ -142,6 +154,7 @@ impl History {
         if now == self.last && synced.is_none() {
             return false;
         }
+        self.marks.extend(&now.marks);
         for (ino, node) in &now.nodes {
             let versions = self.versions.entry(*ino).or_insert_with(|| Versions {
                 all: Vec::new(),
@@ -249,6 +262,7 @@ impl History {
                 });
                 check(&State {
                     top: self.top,
+                    marks: &self.marks,
                     names: &names,
                     nodes: nodes.collect(),
                 });
@@ -342,6 +356,7 @@ impl History {
 /// One state that a power cut may leave.
 pub(crate) struct State<'a> {
     top: Ino,
+    marks: &'a BTreeMap<u64, Ino>,
     names: &'a BTreeMap<Ino, BTreeMap<Bytes, Ino>>,
     nodes: BTreeMap<Ino, Node>,
 }
@@ -368,7 +383,11 @@ impl State<'_> {
     pub(crate) fn build(&self, top: &Path) {
         let mut made = BTreeMap::new();
         self.fill(self.top, top, &mut made);
-        rename_exchanges(top, &made);
+        let now = made
+            .iter()
+            .map(|(ino, (now, path))| (*ino, (*now, mark(path))))
+            .collect();
+        self.rename_exchanges(top, &now);
     }
 
     fn fill(&self, dir: Ino, path: &Path, made: &mut BTreeMap<Ino, (Ino, std::path::PathBuf)>) {
@@ -402,32 +421,30 @@ impl State<'_> {
             }
         }
     }
-}
 
-/// Puts the new inode numbers into the names of exchanges that hold the recorded ones.
-fn rename_exchanges(dir: &Path, made: &BTreeMap<Ino, (Ino, std::path::PathBuf)>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path
-            .file_name()
-            .unwrap()
-            .to_str()
-            .unwrap_or_default()
-            .to_owned();
-        if name.len() == 45 && (name.starts_with(".sf-x") || name.starts_with(".sf-k")) {
-            let number = |at: usize| Ino::from_str_radix(&name[at..at + 16], 16).unwrap();
-            // One that is nowhere any more must not be taken for another.
-            let now = |ino: Ino| made.get(&ino).map_or(Ino::MAX, |(now, _)| *now);
-            let checked = format!(
-                "{}{:016x}{:016x}",
-                &name[..5],
-                now(number(5)),
-                now(number(21))
-            );
-            let check = crc32c::crc32c(checked.as_bytes());
-            fs::rename(&path, dir.join(format!("{checked}{check:08x}"))).unwrap();
-        } else if path.is_dir() && !path.is_symlink() {
-            rename_exchanges(&path, made);
+    /// Puts the new inode numbers and marks into the names of exchanges that hold the recorded ones.
+    fn rename_exchanges(&self, dir: &Path, made: &BTreeMap<Ino, (Ino, u64)>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap_or_default()
+                .to_owned();
+            if name.len() == 45 && (name.starts_with(".sf-x") || name.starts_with(".sf-k")) {
+                let number = |at: usize| u64::from_str_radix(&name[at..at + 16], 16).unwrap();
+                let new = made.get(&number(5));
+                let old = self.marks.get(&number(21)).and_then(|ino| made.get(ino));
+                // One that is nowhere any more must not be taken for another.
+                let new = new.map_or(Ino::MAX, |(ino, _)| *ino);
+                let old = old.map_or(u64::MAX, |(_, mark)| *mark);
+                let checked = format!("{}{new:016x}{old:016x}", &name[..5]);
+                let check = crc32c::crc32c(checked.as_bytes());
+                fs::rename(&path, dir.join(format!("{checked}{check:08x}"))).unwrap();
+            } else if path.is_dir() && !path.is_symlink() {
+                self.rename_exchanges(&path, made);
+            }
         }
     }
 }
