@@ -240,6 +240,7 @@ fn a_live_folder_is_replaced_while_others_read_it() {
     let until = Instant::now() + Duration::from_secs(if long() { 120 } else { 8 });
     let (stop, opened, files) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let (versions, retired) = (AtomicU64::new(0), AtomicU64::new(0));
+    let looks = AtomicU64::new(0);
     let (version, publications) = std::thread::scope(|scope| {
         // However it ends, the readers end as well.
         struct Stop<'a>(&'a AtomicBool, &'a Path);
@@ -262,6 +263,14 @@ fn a_live_folder_is_replaced_while_others_read_it() {
                 retired.fetch_add(seen.retired, Ordering::Relaxed);
             });
         }
+        // The name alone, as often as can be: a window of some microseconds is met.
+        scope.spawn(|| {
+            let live = dir.join(LIVE);
+            while !stop.load(Ordering::Relaxed) {
+                fs::symlink_metadata(&live).expect("the name is missing");
+                looks.fetch_add(1, Ordering::Relaxed);
+            }
+        });
         publish_along(dir, &root, &sites, until)
     });
     let output = child.wait_with_output().unwrap();
@@ -292,11 +301,12 @@ fn a_live_folder_is_replaced_while_others_read_it() {
     println!(
         "{publications} publications of some {FILES} files; {READERS} threads opened \
          the folder {opened} times and read {files} files; a process {} and {}; \
-         another version than before {} times, retired under a reader {} times",
+         another version than before {} times, retired under a reader {} times; {} looks at the name",
         process[0],
         process[1],
         versions.load(Ordering::Relaxed) + process[2],
         retired.into_inner(),
+        looks.into_inner(),
     );
     assert!(publications > 40 && opened > 100 && process[0] > 100);
     assert!(versions.into_inner() > 3, "the readers saw it change");
