@@ -334,15 +334,16 @@ pub(super) fn lock(dir: &Dir, op: &'static str) -> Result<Held> {
         Err(Errno::AGAIN | Errno::ACCESS) => return busy("somebody has the log open"),
         done => done.map_err(fail("fcntl(F_OFD_SETLK)"))?,
     }
+    let held = Held {
+        fd,
+        process: std::process::id(),
+    };
     // A lock on a file that is no longer there keeps nobody out.
-    let facts = sys::statx(&fd, c"", AtFlags::EMPTY_PATH).map_err(fail("statx"))?;
+    let facts = sys::statx(&held.fd, c"", AtFlags::EMPTY_PATH).map_err(fail("statx"))?;
     if facts.links() == 0 {
         return busy("the lock file was removed meanwhile");
     }
-    Ok(Held {
-        fd,
-        process: std::process::id(),
-    })
+    Ok(held)
 }
 
 /// Opens all segments and reads how they begin.

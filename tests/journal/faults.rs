@@ -2,11 +2,14 @@
 //! acknowledged is there, what was refused as unchanged is not, and a failed sync is final.
 
 use crate::common;
-use crate::support::{count, dir, image, long, materialise, numbers, open, payload, record};
+use crate::support::{
+    Image, count, dir, image, long, materialise, no_child, numbers, open, payload, record, spawn,
+};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use steadfast::journal::{End, inspect, repair};
+use steadfast::journal::{End, Entry, inspect, repair};
 use steadfast::sys::Errno;
 use steadfast::sys::hook::{self, Action, Plan};
 use steadfast::{DiskState, ErrorKind};
@@ -117,6 +120,7 @@ fn work(path: &Path, tell: &mut dyn FnMut(String)) -> steadfast::Result<()> {
 
 #[test]
 fn every_call_fails_in_turn() {
+    let _no_child = no_child();
     let mut actions = vec![Action::Fail(Errno::NOSPC), Action::FailAfter(Errno::IO)];
     if long() {
         actions.extend([Action::FailAfter(Errno::NOSPC), Action::Fail(Errno::IO)]);
@@ -164,13 +168,14 @@ fn child() {
 }
 
 /// Runs the work in a process of its own.
-fn run(path: &Path, plan: &str) -> (Told, bool) {
+fn run(part: &str, path: &Path, plan: &str) -> (Told, bool) {
     let mut hooks = std::env::var(hook::ENV).unwrap_or_default();
     hooks.push(';');
     hooks.push_str(plan);
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args([
-            "faults::child",
+            &format!("faults::{part}"),
             "--exact",
             "--nocapture",
             "--test-threads=1",
@@ -178,9 +183,8 @@ fn run(path: &Path, plan: &str) -> (Told, bool) {
         .env(CHILD, path)
         .env(hook::ENV, hooks)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::null());
+    let mut child = spawn(&mut command);
     let mut told = Told::default();
     let mut ended = false;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
@@ -202,7 +206,7 @@ fn the_process_is_killed_at_every_call() {
     for plan in ["stop-before", "stop-after"] {
         for at in (1..).step_by(stride) {
             let tmp = common::dir();
-            let (told, ended) = run(tmp.path(), &format!("{plan}:{at}"));
+            let (told, ended) = run("child", tmp.path(), &format!("{plan}:{at}"));
             if ended {
                 assert!(at > 50, "{at}");
                 break;
@@ -214,10 +218,8 @@ fn the_process_is_killed_at_every_call() {
     eprintln!("{kills} kills");
 }
 
-/// A repair that fails at any call can be repeated, and until it is done the old log or the new one
-/// is there.
-#[test]
-fn a_repair_that_fails_anywhere_is_repeated() {
+/// A log with a damaged frame in its middle, and the records before that.
+fn damaged() -> (Image, Vec<Entry>) {
     let tmp = common::dir();
     let (log, _) = open(tmp.path()).unwrap();
     for n in 0..14 {
@@ -228,6 +230,15 @@ fn a_repair_that_fails_anywhere_is_repeated() {
     damaged.get_mut("0000000000000002.seg").unwrap()[2148] ^= 1;
     let kept = inspect(&dir(materialise(&damaged).path())).unwrap().records;
     assert!(!kept.is_empty() && kept.len() < 14);
+    (damaged, kept)
+}
+
+/// A repair that fails at any call can be repeated, and until it is done the old log or the new one
+/// is there.
+#[test]
+fn a_repair_that_fails_anywhere_is_repeated() {
+    let _no_child = no_child();
+    let (damaged, kept) = damaged();
     for action in [
         Action::Fail(Errno::NOSPC),
         Action::Fail(Errno::IO),
@@ -293,4 +304,115 @@ fn a_log_whose_end_cannot_be_made_safe_is_not_opened() {
         "{seen:?}"
     );
     assert_eq!(numbers(&opened.1.records), [1, 2]);
+}
+
+/// A closing frame that is seen may be in memory only, if the sync of the close had failed. It is
+/// written again with the first group, whether that follows it or goes into the next segment: what
+/// comes after says that it is durable.
+#[test]
+fn a_closing_frame_is_written_again_before_anything_relies_on_it() {
+    for n in 1..16 {
+        let tmp = common::dir();
+        let (log, _) = open(tmp.path()).unwrap();
+        for n in 0..n {
+            log.append_durable(&[record(&payload(n, 900))]).unwrap();
+        }
+        let before = image(tmp.path());
+        log.close().unwrap();
+        let closed = image(tmp.path());
+        let (log, found) = open(tmp.path()).unwrap();
+        assert!(found.clean);
+        // Now the disk shows what it really has.
+        for (name, bytes) in &closed {
+            let old = before.get(name).unwrap_or(bytes);
+            let path = tmp.path().join(name);
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            for at in (0..bytes.len()).step_by(512) {
+                if old[at..at + 512] != bytes[at..at + 512] {
+                    file.write_all_at(&old[at..at + 512], at as u64).unwrap();
+                }
+            }
+        }
+        let append = || log.append_durable(&[record(&payload(n, 900))]).unwrap();
+        let (_, seen) = hook::scope(None, append);
+        let io = |c: &&&str| ["pwrite64", "fdatasync"].contains(c);
+        assert!(
+            seen.iter().filter(io).count() == 2 || seen.contains(&"openat"),
+            "{seen:?}"
+        );
+        log.append_durable(&[record(&payload(n + 1, 9))]).unwrap();
+        drop(log);
+        let (_, found) = open(tmp.path()).unwrap();
+        assert_eq!(numbers(&found.records), (0..=n + 1).collect::<Vec<_>>());
+    }
+}
+
+/// A segment is whole and on the disk before it has its name, and its name is before anything is
+/// written to it.
+#[test]
+fn a_segment_is_created_in_this_order() {
+    let tmp = common::dir();
+    let (opened, seen) = hook::scope(None, || open(tmp.path()).unwrap());
+    let check = |seen: &[&'static str]| {
+        let named = |c: &str| c.starts_with("rename") || c.starts_with("linkat");
+        let steps: Vec<_> = seen
+            .iter()
+            .map(|c| if named(c) { "name" } else { c })
+            .filter(|c| ["pwrite64", "fsync", "fdatasync", "name"].contains(c))
+            .collect();
+        let mut at = 0;
+        for step in ["pwrite64", "fsync", "name", "fsync"] {
+            let found = steps[at..].iter().position(|s| *s == step);
+            at += 1 + found.unwrap_or_else(|| panic!("{step}: {seen:?}"));
+        }
+        steps[at..].to_vec()
+    };
+    assert!(check(&seen).is_empty(), "{seen:?}");
+    let log = opened.0;
+    for n in 0.. {
+        let append = || log.append_durable(&[record(&payload(n, 900))]).unwrap();
+        let (_, seen) = hook::scope(None, append);
+        if seen.contains(&"openat") {
+            assert_eq!(check(&seen), ["pwrite64", "fdatasync"], "{seen:?}");
+            break;
+        }
+    }
+}
+
+/// The child's part: repairs until it is killed.
+#[test]
+fn child_that_repairs() {
+    let Some(path) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let at = dir(path.as_ref());
+    hook::arm_from_env();
+    repair(&at).unwrap();
+    println!("@end 0");
+}
+
+#[test]
+fn a_repair_is_killed_at_every_call() {
+    let (damaged, kept) = damaged();
+    for plan in ["stop-before", "stop-after"] {
+        for at in 1.. {
+            let tmp = materialise(&damaged);
+            let (_, ended) = run("child_that_repairs", tmp.path(), &format!("{plan}:{at}"));
+            let at_dir = dir(tmp.path());
+            assert_eq!(inspect(&at_dir).unwrap().records, kept, "{plan}:{at}");
+            repair(&at_dir).unwrap();
+            let (log, found) = open(tmp.path()).unwrap();
+            assert!(found.records == kept && found.clean, "{plan}:{at}");
+            log.append_durable(&[record(&payload(99, 10))]).unwrap();
+            drop(log);
+            for entry in std::fs::read_dir(tmp.path()).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(!name.starts_with(".sf-"), "{plan}:{at}: {name} is left");
+            }
+            if ended {
+                assert!(at > 10);
+                break;
+            }
+        }
+    }
 }

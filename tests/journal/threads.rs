@@ -1,7 +1,7 @@
 //! Many threads share syncs, nobody waits for ever, and what was acknowledged survives a kill.
 
 use crate::common;
-use crate::support::{count, dir, numbers, payload, record, small};
+use crate::support::{count, dir, numbers, payload, record, small, spawn};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -211,7 +211,8 @@ fn child() {
 fn what_threads_were_told_survives_a_kill() {
     for lines in [1, 20, 300, 301, 1500] {
         let tmp = common::dir();
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args([
                 "threads::child",
                 "--exact",
@@ -220,9 +221,8 @@ fn what_threads_were_told_survives_a_kill() {
             ])
             .env(CHILD, tmp.path())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::null());
+        let mut child = spawn(&mut command);
         let mut told: Vec<u64> = Vec::new();
         let mut killed = false;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
