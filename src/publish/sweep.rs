@@ -64,7 +64,7 @@ pub enum Kept {
     /// It cannot be proven that its maker is dead: storage shared with other machines, or no leases or
     /// locks here.
     Unprovable,
-    /// Another user's, or in a directory that may not be written.
+    /// Another user's, or in a directory that may not be written. Of a directory: it may not be read.
     NotPermitted,
     /// It has the name of a temporary but is something else.
     NotOurs,
@@ -129,9 +129,20 @@ fn sweep_all(
     sweep_dir(fd, Path::new(""), options, report).map_err(|e| e.with_default_path(path))?;
     if options.recursive {
         let mut walk = tree::Walk::over(fd)?.same_mount(true);
-        while let Some(event) = walk.next()? {
-            let tree::Event::Enter(entry) = event else {
-                continue;
+        loop {
+            let entry = match walk.next() {
+                Ok(Some(tree::Event::Enter(entry))) => entry,
+                Ok(Some(_)) => continue,
+                Ok(None) => break,
+                Err(e) => {
+                    // A directory that may not be read; the walk goes on behind it.
+                    if walk.is_over() || e.errno() != Some(Errno::ACCESS) {
+                        return Err(e);
+                    }
+                    let path = e.path().unwrap_or(Path::new("")).to_owned();
+                    report.kept.push((path, Kept::NotPermitted));
+                    continue;
+                }
             };
             // What is staged in a staged tree goes or stays with it.
             if temp_name::parse(entry.name().as_bytes()).is_some() {

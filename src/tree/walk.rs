@@ -209,6 +209,13 @@ impl<D: AsFd> Walk<D> {
         }
     }
 
+    /// Whether nothing comes any more: at the end, and after an error that the walk cannot get past. After an
+    /// error about one entry, such as a directory that may not be read, it goes on behind that.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.pending == Pending::End
+    }
+
     /// The next event; `None` at the end.
     ///
     /// # Errors

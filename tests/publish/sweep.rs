@@ -98,6 +98,37 @@ fn users_own_files_are_never_taken() {
 }
 
 #[test]
+fn a_directory_that_may_not_be_read_is_reported_and_the_others_are_swept() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    for name in ["a", "b"] {
+        fs::create_dir(tmp.path().join(name)).unwrap();
+    }
+    let recursive = SweepOptions::new().recursive(true).dry_run(true);
+    leave_file(&tmp.path().join("a"));
+    leave_file(&tmp.path().join("b"));
+    let mut reported = 0;
+    for at in 1.. {
+        let denied = hook::Action::Fail(steadfast::sys::Errno::ACCESS);
+        let plan = Some(hook::Plan { at, action: denied });
+        let (report, calls) = hook::scope(plan, || sweep(&root, ".", &recursive));
+        if calls.len() < at as usize {
+            break;
+        }
+        if let Ok(report) = report
+            && let [(path, Kept::NotPermitted)] = report.kept()
+            && (path == Path::new("a") || path == Path::new("b"))
+        {
+            assert_eq!(report.removed().len(), 1, "{report:?}");
+            assert!(!report.removed()[0].starts_with(path));
+            reported += 1;
+        }
+    }
+    // Each of the two, at one call about it or more.
+    assert!(reported >= 2, "{reported}");
+}
+
+#[test]
 fn directories_below_only_if_asked() {
     let tmp = common::dir();
     let root = Root::open(tmp.path()).unwrap();
