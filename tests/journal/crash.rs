@@ -211,7 +211,7 @@ fn every_state_that_a_power_cut_may_leave_opens_as_before_or_after() {
             let every = (0..blocks.len()).all(|bit| chosen >> (bit % 64) & 1 == 1);
             step.check(&numbers(&seen.records), every);
             states += 1;
-            if states % 16 == 0 {
+            if states % 32 == 0 {
                 let (log, found) = open(state.path()).unwrap();
                 assert_eq!(found.records, seen.records);
                 drop(log);
@@ -227,7 +227,7 @@ fn every_state_that_a_power_cut_may_leave_opens_as_before_or_after() {
 #[test]
 fn crash_after_crash_nothing_is_lost_or_comes_back() {
     let mut crashes = 0;
-    for seed in 0..if long() { 40 } else { 6 } {
+    for seed in 0..if long() { 40 } else { 4 } {
         let mut random = Random(seed * 1_000_003 + 5);
         let mut tmp = common::dir();
         let mut work = Work::new(seed, seed * 1_000_000);
