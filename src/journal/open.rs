@@ -91,14 +91,15 @@ impl LogOptions {
         let lock = lock(&dir, OP)?;
         let listing = segment::list(&dir, OP)?;
         let heads = read_heads(&dir, &listing, true, OP)?;
-        remove_unfinished(&dir, &listing)?;
         if heads.is_empty() {
+            remove_unfinished(&dir, &listing)?;
             return self.create_log(dir, lock);
         }
         let mut found = analyse(heads, OP)?;
         if let Some(damage) = found.damage.take() {
             return Err(damage.error(OP));
         }
+        remove_unfinished(&dir, &listing)?;
         let frames = std::mem::take(&mut found.frames);
         let recovered = Recovered {
             records: frames.into_iter().filter_map(Entry::of).collect(),
