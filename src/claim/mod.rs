@@ -29,7 +29,7 @@ mod path;
 
 pub use path::ClaimPath;
 
-use crate::sys::{self, AtFlags, Errno, FileId, Mode, OFlags, OwnedFd};
+use crate::sys::{self, AtFlags, Errno, FileId, LockRange, Mode, OFlags, OwnedFd};
 use crate::{Dir, Error, ErrorKind, Result};
 use node::{Modes, Node};
 use std::collections::BTreeMap;
@@ -127,6 +127,7 @@ impl Claims {
         let mut claim = Claim {
             fd,
             held: BTreeMap::new(),
+            process: std::process::id(),
         };
         claim.try_extend(wants)?;
         Ok(claim)
@@ -149,6 +150,19 @@ impl Claims {
 pub struct Claim {
     fd: OwnedFd,
     held: BTreeMap<Node, Modes>,
+    /// Whose claim it is: a child that was forked has a copy.
+    process: u32,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Closing alone would leave the locks to a child of another thread that is between fork and exec. But a
+        // child that goes on with this value must not give up its parent's claim.
+        if self.process == std::process::id() {
+            // They end with the descriptor at the latest.
+            let _ = sys::ofd_unlock(&self.fd, LockRange::WHOLE);
+        }
+    }
 }
 
 impl Claim {

@@ -304,3 +304,22 @@ fn handles_may_cross_threads_and_need_no_right_to_read_the_directory() {
     let claims = Claims::open(&Dir::from(place.unwrap())).unwrap();
     claims.try_claim(&[exclusive("")]).unwrap();
 }
+
+/// A child has a copy of every descriptor until it runs its program; a claim must not live on in it.
+#[test]
+fn a_claim_that_is_given_up_does_not_live_on_in_a_new_child() {
+    let tmp = common::dir();
+    let claims = table(tmp.path());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            for _ in 0..100 {
+                Command::new("true").status().unwrap();
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            drop(claims.try_claim(&[exclusive("a/b")]).unwrap());
+        }
+    });
+}

@@ -86,9 +86,14 @@ fn a_file_that_is_created_is_never_seen_empty() {
     let tmp = common::dir();
     let root = Root::open(tmp.path()).unwrap();
     let done = AtomicBool::new(false);
+    let found = AtomicU64::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for n in 0..2000 {
+            // A reader that comes late is waited for.
+            for n in 0..200_000 {
+                if n >= 2000 && found.load(Ordering::Relaxed) > 0 {
+                    break;
+                }
                 let base = FileOptions::new().durability(Durability::None);
                 let options = match n % 3 {
                     0 => base,
@@ -100,14 +105,13 @@ fn a_file_that_is_created_is_never_seen_empty() {
             }
             done.store(true, Ordering::Relaxed);
         });
-        let mut found = 0u32;
         while !done.load(Ordering::Relaxed) {
             if let Ok(bytes) = fs::read(tmp.path().join("f")) {
                 assert!(whole(&bytes), "{} bytes", bytes.len());
-                found += 1;
+                found.fetch_add(1, Ordering::Relaxed);
             }
         }
-        assert!(found > 0);
+        assert!(found.load(Ordering::Relaxed) > 0);
     });
     assert_eq!(names(tmp.path()), [""; 0]);
 }
