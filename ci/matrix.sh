@@ -13,8 +13,8 @@ rows=(
   'renameat2(RENAME_NOREPLACE)=EINVAL'
   'renameat2(RENAME_EXCHANGE)=EINVAL'
   'linkat(AT_EMPTY_PATH)=ENOENT'
-  'linkat(/proc/self/fd)=ENOENT'
-  # Unnamed files, and no way to name one: EOPNOTSUPP is the answer of sys where there is no procfs.
+  'linkat(/proc/self/fd)=EOPNOTSUPP'
+  # Unnamed files, and no way to name one. (EOPNOTSUPP is the answer of sys where there is no procfs.)
   'linkat(AT_EMPTY_PATH)=ENOENT;linkat(/proc/self/fd)=EOPNOTSUPP'
   'copy_file_range=EOPNOTSUPP'
   'ioctl(FICLONE)=EOPNOTSUPP'
