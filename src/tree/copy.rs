@@ -9,7 +9,7 @@ use super::walk::Walk;
 use super::work::{OPERATION, Work};
 use super::{Progress, Watch};
 use crate::root::Name;
-use crate::sys::{AsFd, BorrowedFd, Errno};
+use crate::sys::{AsFd, BorrowedFd, Errno, FileType};
 use crate::{Error, ErrorKind, Result};
 use std::ops::ControlFlow;
 
@@ -194,9 +194,11 @@ pub(crate) fn copy_content(
 ) -> Result<Copied> {
     let fail = |call, e| Error::new(OPERATION, call, e);
     let meta = look(from).map_err(|e| fail("statx", e))?;
-    if meta.is_dir() {
-        // xfs says that a directory's content is one hole: without this it would be copied as such.
-        return Err(fail("read", Errno::ISDIR));
+    // Of a directory some file systems find no data to read, and so no reason to refuse.
+    match meta.kind() {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(fail("statx", Errno::ISDIR)),
+        _ => return Err(Error::of_kind(OPERATION, ErrorKind::NotAFile)),
     }
     let mut done = Copied::default();
     let copied = Copier::default().copy(from, &meta, to, &mut |n| {
