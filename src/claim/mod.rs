@@ -156,8 +156,8 @@ pub struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Closing alone would leave the locks to a child of another thread that is between fork and exec. But a
-        // child that goes on with this value must not give up its parent's claim.
+        // Closing alone would leave the locks to a child of another thread that is between fork and exec.
+        // But a child that goes on with this value must not give up its parent's claim.
         if self.process == std::process::id() {
             // They end with the descriptor at the latest.
             let _ = sys::ofd_unlock(&self.fd, LockRange::WHOLE);

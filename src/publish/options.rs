@@ -225,8 +225,8 @@ impl FileOptions {
     /// none is taken over. The descriptor's offset moves.
     ///
     /// # Errors
-    /// As [`write`](Self::write); `EISDIR` for a directory, [`ErrorKind::NotAFile`] for what else is no regular
-    /// file.
+    /// As [`write`](Self::write); `EISDIR` for a directory, [`ErrorKind::NotAFile`] for what else is no
+    /// regular file.
     pub fn copy_from(
         &self,
         root: &Root,
