@@ -13,21 +13,7 @@ use steadfast::publish::{
 use steadfast::sys::{Mode, Timespec, hook};
 use steadfast::{DiskState, Durability, Error, ErrorKind, Root};
 
-/// Small, and the same everywhere: SplitMix64.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n as u64).unwrap()
-    }
-}
+pub(crate) use crate::common::Random;
 
 /// What an operation answered.
 #[derive(Debug)]
