@@ -3,7 +3,9 @@
 use super::capabilities::{Capability, Feature};
 use super::{Name, temp_name};
 use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, FallocateFlags, LockKind, LockRange};
-use crate::sys::{FileId, Mode, OFlags, OpenHow, OwnedFd, RenameFlags, ResolveFlags, XattrFlags};
+use crate::sys::{
+    FileId, FileType, Mode, OFlags, OpenHow, OwnedFd, RenameFlags, ResolveFlags, XattrFlags,
+};
 use std::ffi::CStr;
 
 /// The answers so far; what was not tried is unknown.
@@ -273,13 +275,17 @@ fn id_of(room: BorrowedFd<'_>, name: &CStr) -> sys::Result<FileId> {
 
 /// A lease on a file that nobody writes.
 fn try_lease(room: BorrowedFd<'_>, answers: &mut Answers) {
-    // Its writer's descriptor is closed at once.
-    let closed = match sys::unlinkat(room, c"n") {
-        Ok(()) | Err(Errno::NOENT) => create(room, c"n").map(drop),
+    // Made without being opened: a child of another thread that is between fork and exec would have a copy of a
+    // descriptor for writing.
+    let made = match sys::unlinkat(room, c"n") {
+        Ok(()) | Err(Errno::NOENT) => {
+            let mode = Mode::RUSR | Mode::WUSR;
+            sys::mknodat(room, c"n", FileType::RegularFile, mode, 0)
+        }
         Err(e) => Err(e),
     };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
-    let file = closed.and_then(|()| sys::openat(room, c"n", flags, Mode::empty()));
+    let file = made.and_then(|()| sys::openat(room, c"n", flags, Mode::empty()));
     trial(answers, Feature::WriteLease, &file, |file| {
         sys::lease_free_of_writers(file).map(drop)
     });
