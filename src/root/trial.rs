@@ -275,8 +275,8 @@ fn id_of(room: BorrowedFd<'_>, name: &CStr) -> sys::Result<FileId> {
 
 /// A lease on a file that nobody writes.
 fn try_lease(room: BorrowedFd<'_>, answers: &mut Answers) {
-    // Made without being opened: a child of another thread that is between fork and exec would have a copy of a
-    // descriptor for writing.
+    // Made without being opened: a child of another thread that is between fork and exec would have a copy
+    // of a descriptor for writing.
     let made = match sys::unlinkat(room, c"n") {
         Ok(()) | Err(Errno::NOENT) => {
             let mode = Mode::RUSR | Mode::WUSR;
