@@ -73,6 +73,8 @@ pub mod root;
 pub mod sys;
 #[cfg(target_os = "linux")]
 pub mod tree;
+#[cfg(target_os = "linux")]
+pub mod workspace;
 
 #[cfg(target_os = "linux")]
 pub use durability::Durability;
