@@ -152,6 +152,31 @@ fn parse(text: &str) -> FromEnv {
     out
 }
 
+/// What the clock and the boot of a thread are, in place of the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// What `boot_id` answers.
+    pub boot_id: Option<[u8; 16]>,
+    /// What `time_namespace` answers.
+    pub time_namespace: Option<u64>,
+    /// What `boottime` answers.
+    pub boottime: std::time::Duration,
+}
+
+thread_local! {
+    static MACHINE: std::cell::Cell<Option<Machine>> = const { std::cell::Cell::new(None) };
+}
+
+/// Puts this thread on another machine, or (`None`) back on its own. Gives the one before.
+pub fn set_machine(machine: Option<Machine>) -> Option<Machine> {
+    MACHINE.replace(machine)
+}
+
+/// The machine that this thread was put on.
+pub(crate) fn machine() -> Option<Machine> {
+    MACHINE.get()
+}
+
 /// Hears of every call of its thread after it was made: the name, and of the calls that make something
 /// durable what that was (device and inode), if they succeeded.
 type Observer = Box<dyn FnMut(&'static str, Option<(u64, u64)>)>;

@@ -10,6 +10,7 @@
 //!
 //! Every descriptor that is opened here is close-on-exec.
 
+mod clock;
 mod copy;
 mod dirent;
 mod errno;
@@ -30,6 +31,7 @@ mod sync;
 mod unlink;
 mod xattr;
 
+pub use clock::{boot_id, boottime, time_namespace};
 pub use copy::{copy_file_range, fallocate, ficlone, seek_data, seek_hole};
 pub use dirent::{DirEntry, DirStream};
 pub use errno::{Errno, errno_name};
