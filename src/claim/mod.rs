@@ -24,10 +24,15 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+#[allow(dead_code)] // Until the layer above calls it.
+mod extra;
 mod node;
 mod path;
 
 pub use path::ClaimPath;
+
+#[allow(unused_imports)] // Until the layer above calls it.
+pub(crate) use extra::Extra;
 
 use crate::sys::{self, AtFlags, Errno, FileId, LockRange, Mode, OFlags, OwnedFd};
 use crate::{Dir, Error, ErrorKind, Result};
