@@ -1,0 +1,495 @@
+//! A mapping as bytes, and back: no panic, and no large allocation, on any bytes.
+//!
+//! The layout is written down in `docs/workspace-format.md`. Lists are a count and their elements; the
+//! elements are added one by one, so that a count that is not true finds the end of the bytes and nothing
+//! else.
+
+use super::identity::{Ident, Kind, Stamp};
+use super::mapping::{Attributes, Before, Body, Change, Mapping, Object, Place, Set, Slot};
+use crate::Name;
+
+/// What is wrong with bytes that are no record.
+pub(super) type Nonsense = &'static str;
+
+/// Bytes under construction.
+#[derive(Debug, Default)]
+pub(super) struct Writer(pub(super) Vec<u8>);
+
+impl Writer {
+    pub(super) fn u8(&mut self, n: u8) {
+        self.0.push(n);
+    }
+
+    pub(super) fn u32(&mut self, n: u32) {
+        self.0.extend_from_slice(&n.to_le_bytes());
+    }
+
+    pub(super) fn u64(&mut self, n: u64) {
+        self.0.extend_from_slice(&n.to_le_bytes());
+    }
+
+    pub(super) fn stamp(&mut self, (seconds, nanos): Stamp) {
+        self.0.extend_from_slice(&seconds.to_le_bytes());
+        self.u32(nanos);
+    }
+
+    /// A count or length. What does not fit can not be written either: a record is far shorter.
+    fn count(&mut self, n: usize) {
+        self.u32(u32::try_from(n).unwrap_or(u32::MAX));
+    }
+
+    fn index(&mut self, n: usize) {
+        self.count(n);
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        match value {
+            None => self.u8(0),
+            Some(value) => {
+                self.u8(1);
+                write(self, value);
+            }
+        }
+    }
+
+    fn name(&mut self, name: &Name) {
+        self.bytes(name.as_bytes());
+    }
+
+    fn ident(&mut self, ident: &Ident) {
+        self.u8(match ident.kind {
+            Kind::File => 0,
+            Kind::Dir => 1,
+            Kind::Symlink => 2,
+            Kind::Special => 3,
+        });
+        self.u64(ident.ino);
+        self.option(ident.btime, Self::stamp);
+        self.u64(ident.len);
+        self.stamp(ident.mtime);
+    }
+
+    pub(super) fn mapping(&mut self, mapping: &Mapping) {
+        self.count(mapping.places.len());
+        self.count(mapping.objects.len());
+        self.count(mapping.slots.len());
+        self.count(mapping.changes.len());
+        mapping.places.iter().for_each(|p| self.place(p));
+        mapping.objects.iter().for_each(|o| self.object(o));
+        mapping.slots.iter().for_each(|s| self.slot(s));
+        mapping.changes.iter().for_each(|c| self.change(c));
+    }
+
+    fn place(&mut self, place: &Place) {
+        match place {
+            Place::Existing {
+                path,
+                ident,
+                object,
+            } => {
+                self.u8(0);
+                self.bytes(path);
+                self.ident(ident);
+                self.option(*object, Self::index);
+            }
+            Place::New(object) => {
+                self.u8(1);
+                self.index(*object);
+            }
+            Place::Keys => self.u8(2),
+        }
+    }
+
+    fn object(&mut self, object: &Object) {
+        match object {
+            Object::Existing { ident, slot } => {
+                self.u8(0);
+                self.ident(ident);
+                self.index(*slot);
+            }
+            Object::New {
+                staged,
+                ident,
+                body,
+                attr,
+            } => {
+                self.u8(1);
+                self.name(staged);
+                self.ident(ident);
+                self.body(body);
+                self.attributes(attr);
+            }
+            Object::Kept { name, ident } => {
+                self.u8(2);
+                self.name(name);
+                self.ident(ident);
+            }
+        }
+    }
+
+    fn body(&mut self, body: &Body) {
+        match body {
+            Body::Inline(content) => {
+                self.u8(0);
+                self.bytes(content);
+            }
+            Body::Staged => self.u8(1),
+            Body::Symlink(target) => {
+                self.u8(2);
+                self.bytes(target);
+            }
+            Body::Dir => self.u8(3),
+            Body::Link(object) => {
+                self.u8(4);
+                self.index(*object);
+            }
+        }
+    }
+
+    fn attributes(&mut self, attr: &Attributes) {
+        self.u32(attr.mode);
+        self.u32(attr.uid);
+        self.u32(attr.gid);
+        self.stamp(attr.mtime);
+        self.option(attr.atime, Self::stamp);
+        self.count(attr.xattrs.len());
+        for (name, value) in &attr.xattrs {
+            self.bytes(name);
+            self.bytes(value);
+        }
+    }
+
+    fn slot(&mut self, slot: &Slot) {
+        self.index(slot.place);
+        self.name(&slot.name);
+        self.bytes(&slot.path);
+        match slot.before {
+            Before::Nothing => self.u8(0),
+            Before::Object(object) => {
+                self.u8(1);
+                self.index(object);
+            }
+            Before::Anything => self.u8(2),
+        }
+        self.option(slot.after, Self::index);
+    }
+
+    fn change(&mut self, change: &Change) {
+        self.index(change.object);
+        match &change.what {
+            Set::Mode { before, after } => {
+                self.u8(0);
+                self.u32(*before);
+                self.u32(*after);
+            }
+            Set::Owner { before, after } => {
+                self.u8(1);
+                for n in [before.0, before.1, after.0, after.1] {
+                    self.u32(n);
+                }
+            }
+            Set::Times {
+                before,
+                after,
+                atime,
+            } => {
+                self.u8(2);
+                self.stamp(*before);
+                self.stamp(*after);
+                self.option(*atime, Self::stamp);
+            }
+            Set::Xattr {
+                name,
+                before,
+                after,
+            } => {
+                self.u8(3);
+                self.bytes(name);
+                self.option(before.as_deref(), Self::bytes);
+                self.option(after.as_deref(), Self::bytes);
+            }
+            Set::Content { before, after } => {
+                self.u8(4);
+                self.name(before);
+                self.name(after);
+            }
+        }
+    }
+}
+
+/// Bytes that are read from the front.
+#[derive(Debug)]
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+type Read<T> = Result<T, Nonsense>;
+
+const SHORT: Nonsense = "the record ends before its content does";
+const TAG: Nonsense = "the record holds something of no known sort";
+const INDEX: Nonsense = "the record refers to something that it does not hold";
+
+/// How many of each a mapping says it has.
+struct Counts {
+    places: usize,
+    objects: usize,
+    slots: usize,
+    changes: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: usize) -> Read<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(n).ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(super) fn u8(&mut self) -> Read<u8> {
+        self.array::<1>().map(|[n]| n)
+    }
+
+    pub(super) fn u32(&mut self) -> Read<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Read<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(super) fn stamp(&mut self) -> Read<Stamp> {
+        let seconds = self.array().map(i64::from_le_bytes)?;
+        let nanos = self.u32()?;
+        if nanos < 1_000_000_000 {
+            Ok((seconds, nanos))
+        } else {
+            Err("the record holds a time that is none")
+        }
+    }
+
+    fn count(&mut self) -> Read<usize> {
+        let n = self.u32()?;
+        usize::try_from(n).map_err(|_| SHORT)
+    }
+
+    fn index(&mut self, of: usize) -> Read<usize> {
+        let n = self.count()?;
+        if n < of { Ok(n) } else { Err(INDEX) }
+    }
+
+    pub(super) fn bytes(&mut self) -> Read<Vec<u8>> {
+        let n = self.count()?;
+        self.take(n).map(<[u8]>::to_vec)
+    }
+
+    pub(super) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
+        match self.u8()? {
+            0 => Ok(None),
+            1 => read(self).map(Some),
+            _ => Err(TAG),
+        }
+    }
+
+    pub(super) fn name(&mut self) -> Read<Name> {
+        let n = self.count()?;
+        Name::from_bytes(self.take(n)?).map_err(|_| "the record holds a name that is none")
+    }
+
+    /// A path beneath the root that goes straight down.
+    fn path(&mut self) -> Read<Vec<u8>> {
+        let path = self.bytes()?;
+        let straight = |part: &[u8]| Name::from_bytes(part).is_ok();
+        if path.is_empty() || path.split(|b| *b == b'/').all(straight) {
+            Ok(path)
+        } else {
+            Err("the record holds a path that does not go straight down")
+        }
+    }
+
+    fn ident(&mut self) -> Read<Ident> {
+        let kind = match self.u8()? {
+            0 => Kind::File,
+            1 => Kind::Dir,
+            2 => Kind::Symlink,
+            3 => Kind::Special,
+            _ => return Err(TAG),
+        };
+        Ok(Ident {
+            kind,
+            ino: self.u64()?,
+            btime: self.option(Self::stamp)?,
+            len: self.u64()?,
+            mtime: self.stamp()?,
+        })
+    }
+
+    fn list<T>(&mut self, n: usize, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        let mut list = Vec::new();
+        for _ in 0..n {
+            list.push(read(self)?);
+        }
+        Ok(list)
+    }
+
+    pub(super) fn mapping(&mut self) -> Read<Mapping> {
+        let counts = Counts {
+            places: self.count()?,
+            objects: self.count()?,
+            slots: self.count()?,
+            changes: self.count()?,
+        };
+        let mapping = Mapping {
+            places: self.list(counts.places, |r| r.place(&counts))?,
+            objects: self.list(counts.objects, |r| r.object(&counts))?,
+            slots: self.list(counts.slots, |r| r.slot(&counts))?,
+            changes: self.list(counts.changes, |r| r.change(&counts))?,
+        };
+        check(&mapping)?;
+        Ok(mapping)
+    }
+
+    fn place(&mut self, counts: &Counts) -> Read<Place> {
+        Ok(match self.u8()? {
+            0 => Place::Existing {
+                path: self.path()?,
+                ident: self.ident()?,
+                object: self.option(|r| r.index(counts.objects))?,
+            },
+            1 => Place::New(self.index(counts.objects)?),
+            2 => Place::Keys,
+            _ => return Err(TAG),
+        })
+    }
+
+    fn object(&mut self, counts: &Counts) -> Read<Object> {
+        Ok(match self.u8()? {
+            0 => Object::Existing {
+                ident: self.ident()?,
+                slot: self.index(counts.slots)?,
+            },
+            1 => Object::New {
+                staged: self.name()?,
+                ident: self.ident()?,
+                body: self.body(counts)?,
+                attr: self.attributes()?,
+            },
+            2 => Object::Kept {
+                name: self.name()?,
+                ident: self.ident()?,
+            },
+            _ => return Err(TAG),
+        })
+    }
+
+    fn body(&mut self, counts: &Counts) -> Read<Body> {
+        Ok(match self.u8()? {
+            0 => Body::Inline(self.bytes()?),
+            1 => Body::Staged,
+            2 => Body::Symlink(self.bytes()?),
+            3 => Body::Dir,
+            4 => Body::Link(self.index(counts.objects)?),
+            _ => return Err(TAG),
+        })
+    }
+
+    fn attributes(&mut self) -> Read<Attributes> {
+        Ok(Attributes {
+            mode: self.u32()?,
+            uid: self.u32()?,
+            gid: self.u32()?,
+            mtime: self.stamp()?,
+            atime: self.option(Self::stamp)?,
+            xattrs: {
+                let n = self.count()?;
+                self.list(n, |r| Ok((r.bytes()?, r.bytes()?)))?
+            },
+        })
+    }
+
+    fn slot(&mut self, counts: &Counts) -> Read<Slot> {
+        Ok(Slot {
+            place: self.index(counts.places)?,
+            name: self.name()?,
+            path: self.bytes()?,
+            before: match self.u8()? {
+                0 => Before::Nothing,
+                1 => Before::Object(self.index(counts.objects)?),
+                2 => Before::Anything,
+                _ => return Err(TAG),
+            },
+            after: self.option(|r| r.index(counts.objects))?,
+        })
+    }
+
+    fn change(&mut self, counts: &Counts) -> Read<Change> {
+        let object = self.index(counts.objects)?;
+        let what = match self.u8()? {
+            0 => Set::Mode {
+                before: self.u32()?,
+                after: self.u32()?,
+            },
+            1 => Set::Owner {
+                before: (self.u32()?, self.u32()?),
+                after: (self.u32()?, self.u32()?),
+            },
+            2 => Set::Times {
+                before: self.stamp()?,
+                after: self.stamp()?,
+                atime: self.option(Self::stamp)?,
+            },
+            3 => Set::Xattr {
+                name: self.bytes()?,
+                before: self.option(Self::bytes)?,
+                after: self.option(Self::bytes)?,
+            },
+            4 => Set::Content {
+                before: self.name()?,
+                after: self.name()?,
+            },
+            _ => return Err(TAG),
+        };
+        Ok(Change { object, what })
+    }
+}
+
+/// What each part for itself does not show: that references mean something.
+fn check(mapping: &Mapping) -> Read<()> {
+    let new = |object: usize| match mapping.objects.get(object) {
+        Some(Object::New { body, .. }) => Some(body),
+        _ => None,
+    };
+    for place in &mapping.places {
+        if let Place::New(object) = place
+            && new(*object) != Some(&Body::Dir)
+        {
+            return Err("the record has names in a new thing that is no directory");
+        }
+    }
+    for object in &mapping.objects {
+        if let Object::New {
+            body: Body::Link(to),
+            ..
+        } = object
+            && matches!(new(*to), Some(Body::Link(_) | Body::Dir))
+        {
+            return Err("the record has a link to a link or directory");
+        }
+    }
+    for change in &mapping.changes {
+        if !matches!(
+            mapping.objects.get(change.object),
+            Some(Object::Existing { .. })
+        ) {
+            return Err("the record changes something that was not there");
+        }
+    }
+    Ok(())
+}
