@@ -1,4 +1,4 @@
-//! The test seam: count system calls, fail the n-th, stop the process at the n-th, switch one off.
+//! The test seam: count system calls, fail the n-th, kill or pause the process at the n-th, switch one off.
 //!
 //! Compiled only with the feature `_hook`, which no ordinary build has. A plan may be set for the
 //! current thread ([`scope`]), or for the whole process from the environment ([`arm_from_env`]), which is
@@ -6,8 +6,8 @@
 //!
 //! Environment, entries separated by `;`:
 //! `deny:NAME=ERRNO` answers every call of that name with the errno, from the start;
-//! `fail:N=ERRNO`, `stop-before:N`, `stop-after:N` act on the N-th call (from 1) after [`arm_from_env`];
-//! `arm` counts from the start of the process.
+//! `fail:N=ERRNO`, `stop-before:N`, `stop-after:N`, `pause-before:N` act on the N-th call (from 1) after
+//! [`arm_from_env`]; `arm` counts from the start of the process.
 
 use super::Errno;
 use super::errno::errno_from_name;
@@ -29,6 +29,8 @@ pub enum Action {
     StopBefore,
     /// The process is killed after the call.
     StopAfter,
+    /// The process pauses before the call (SIGSTOP), until somebody lets it go on (SIGCONT).
+    PauseBefore,
 }
 
 /// One disturbance: an action at the n-th call, counted from 1.
@@ -93,7 +95,7 @@ pub fn deny<R>(calls: &[(&str, Errno)], f: impl FnOnce() -> R) -> R {
 #[derive(Debug, Default)]
 struct FromEnv {
     armed: bool,
-    plan: Option<Plan>,
+    plans: Vec<Plan>,
     deny: Vec<(String, Errno)>,
 }
 
@@ -125,27 +127,14 @@ fn parse(text: &str) -> FromEnv {
     };
     for entry in text.split(';').filter(|e| !e.is_empty()) {
         let (verb, rest) = entry.split_once(':').unwrap_or((entry, ""));
+        let mut plan = |at, action| out.plans.push(Plan { at, action });
         match (verb, rest.split_once('=')) {
             ("arm", None) => out.armed = true,
             ("deny", Some((name, e))) => out.deny.push((name.to_owned(), errno(e))),
-            ("fail", Some((n, e))) => {
-                out.plan = Some(Plan {
-                    at: number(n),
-                    action: Action::Fail(errno(e)),
-                });
-            }
-            ("stop-before", None) => {
-                out.plan = Some(Plan {
-                    at: number(rest),
-                    action: Action::StopBefore,
-                });
-            }
-            ("stop-after", None) => {
-                out.plan = Some(Plan {
-                    at: number(rest),
-                    action: Action::StopAfter,
-                });
-            }
+            ("fail", Some((n, e))) => plan(number(n), Action::Fail(errno(e))),
+            ("stop-before", None) => plan(number(rest), Action::StopBefore),
+            ("stop-after", None) => plan(number(rest), Action::StopAfter),
+            ("pause-before", None) => plan(number(rest), Action::PauseBefore),
             _ => panic!("{ENV}: not understood: {entry:?}"),
         }
     }
@@ -250,11 +239,12 @@ fn disturb<T>(name: &'static str, f: impl FnOnce() -> super::Result<T>) -> super
     });
     if env.armed || ARMED.load(Ordering::Relaxed) {
         let n = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
-        due = due.or(env.plan.filter(|p| p.at == n));
+        due = due.or_else(|| env.plans.iter().copied().find(|p| p.at == n));
     }
     let action = due.map(|p| p.action);
     match action {
         Some(Action::StopBefore) => stop(),
+        Some(Action::PauseBefore) => pause(),
         Some(Action::Fail(errno)) => return Err(errno),
         _ => {}
     }
@@ -273,6 +263,11 @@ fn stop() -> ! {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     // SIGKILL cannot be held back; this line only satisfies the type.
     std::process::abort()
+}
+
+fn pause() {
+    // To oneself it is always allowed.
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
 }
 
 #[cfg(test)]
@@ -312,15 +307,13 @@ mod tests {
     #[test]
     fn reads_the_environment() {
         assert!(parse("fail:2=EIO;arm").armed);
-        let env = parse("deny:openat2=ENOSYS;stop-after:7");
+        let env = parse("deny:openat2=ENOSYS;stop-after:7;pause-before:3");
         assert!(!env.armed);
         assert_eq!(env.deny, [("openat2".to_owned(), Errno::NOSYS)]);
         assert_eq!(
-            env.plan,
-            Some(Plan {
-                at: 7,
-                action: Action::StopAfter
-            })
+            env.plans,
+            [(7, Action::StopAfter), (3, Action::PauseBefore)]
+                .map(|(at, action)| Plan { at, action })
         );
     }
 }

@@ -140,9 +140,7 @@ fn waiting_ends_with_the_holder_or_the_time() {
             std::thread::sleep(Duration::from_millis(50));
             drop(held);
         });
-        claims
-            .claim(&[exclusive("a")], Duration::from_secs(60))
-            .unwrap();
+        claims.claim(&[exclusive("a")], common::FOREVER).unwrap();
     });
 }
 
@@ -164,7 +162,7 @@ fn threads_exclude_each_other_and_never_lock_up() {
                     ];
                     let mut mine = vec![a, b];
                     mine.dedup();
-                    let held = claims.claim(&wants, Duration::from_secs(60)).unwrap();
+                    let held = claims.claim(&wants, common::FOREVER).unwrap();
                     for path in &mine {
                         assert_eq!(inside[*path].fetch_add(1, Ordering::SeqCst), 0);
                     }
@@ -198,12 +196,12 @@ fn child_that_holds_a_claim() {
 fn a_killed_holder_frees_its_claims_at_once() {
     let tmp = common::dir();
     let claims = table(tmp.path());
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "child_that_holds_a_claim", "--nocapture"])
         .env(CHILD, tmp.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stdout(Stdio::piped());
+    let mut child = common::spawn(&mut command);
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(
         lines

@@ -1,7 +1,44 @@
 //! What the tests share.
 
+use std::process::{Child, Command};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes, even on a busy machine: what is not there by then never comes. No test passes
+/// or fails by being faster than this.
+#[allow(dead_code)] // Not every binary needs everything.
+pub(crate) const FOREVER: Duration = Duration::from_secs(600);
+
+/// Waits until something holds; fails if it never does.
+#[allow(dead_code)]
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < FOREVER, "it never came: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Between fork and exec a child has the descriptors of all threads of its parent, and with them their locks,
+/// and files that are open for writing.
+static CHILDREN: RwLock<()> = RwLock::new(());
+
+/// As long as this lives, no test of this process starts a child: what is closed is closed.
+#[allow(dead_code)]
+pub(crate) fn no_child() -> RwLockReadGuard<'static, ()> {
+    CHILDREN.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child; it is past exec when this returns. Not to be called while holding [`no_child`].
+#[allow(dead_code)]
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    let _alone = CHILDREN.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
+
 /// A fresh directory on the file system under test.
-#[allow(dead_code)] // Not every binary needs both.
+#[allow(dead_code)]
 pub(crate) fn dir() -> tempfile::TempDir {
     let base = std::env::var_os("STEADFAST_TEST_DIR").map_or_else(std::env::temp_dir, Into::into);
     tempfile::tempdir_in(base).unwrap()

@@ -139,6 +139,7 @@ fn a_displaced_file_that_was_changed_is_not_swept() {
         eprintln!("SKIPPED a_displaced_file_that_was_changed_is_not_swept: no RENAME_EXCHANGE");
         return;
     }
+    let _no_child = common::no_child();
     for changed in [false, true] {
         let tmp = common::dir();
         let root = Root::open(tmp.path()).unwrap();

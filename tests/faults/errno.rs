@@ -1,5 +1,6 @@
 //! Every call of every operation fails once with every errno, and once after it was carried out.
 
+use crate::common::no_child;
 use crate::ops::{self, Op};
 use crate::state::{Entry, State, Tree, same_content, state, sweep_all};
 use std::fs;
@@ -30,19 +31,13 @@ fn prepared(top: &Path, op: &Op) -> tempfile::TempDir {
 
 /// Old and new state of an operation that nobody disturbs.
 pub(crate) fn states(top: &Path, op: &Op) -> (State, State) {
-    // A child that another thread starts holds everybody's descriptors until its exec, and a sweep that meets
-    // it leaves what they hold.
-    const TURNS: u32 = 5;
-    let mut turn = 0;
-    let (old, new, done) = loop {
-        let dir = prepared(top, op);
-        let old = state(dir.path());
-        let done = (op.run)(&Root::open(dir.path()).unwrap());
-        turn += 1;
-        if turn == TURNS || !op.traits.sweeps || done.as_ref().is_ok_and(|d| d.left.is_empty()) {
-            break (old, state(dir.path()), done);
-        }
-    };
+    // A child that another test starts would hold, until its exec, what was open here at its fork, and a
+    // sweep would leave it.
+    let _no_child = no_child();
+    let dir = prepared(top, op);
+    let old = state(dir.path());
+    let done = (op.run)(&Root::open(dir.path()).unwrap());
+    let new = state(dir.path());
     if op.possible() {
         let done = done.unwrap_or_else(|e| panic!("{}: {e:?}", op.name));
         assert!(
@@ -88,9 +83,12 @@ fn sweep_over(ops: Vec<Op>) {
                     }
                     continue;
                 }
+                let alone = no_child();
                 let dir = prepared(top.path(), op);
                 let root = Root::open(dir.path()).unwrap();
                 let (outcome, seen) = hook::scope(Some(Plan { at, action }), || (op.run)(&root));
+                // Nothing of this process is open any more.
+                drop(alone);
                 calls = calls.max(seen.len() as u64);
                 let Some(call) = seen.get(at as usize - 1) else {
                     break;
@@ -105,7 +103,6 @@ fn sweep_over(ops: Vec<Op>) {
                         let either = *call == "fcntl(F_SETLEASE)" || !op.possible();
                         assert!(either || outcome.is_ok() != once, "{context}: made again?");
                     }
-                    // Nothing of this process is open any more.
                     sweep_all(dir.path(), op.traits.keep, &context);
                     still_kept(op, &old, &state(dir.path()), &context);
                 });

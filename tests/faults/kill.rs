@@ -1,5 +1,6 @@
 //! The process is killed before and after every call of every operation.
 
+use crate::common::spawn;
 use crate::errno::{claims, is_empty_dir, sides, states, still_kept};
 use crate::ops::{self, Op};
 use crate::state::{Entry, State, state, sweep_all};
@@ -36,14 +37,16 @@ fn child() {
 fn killed(op: &Op, dir: &Path, plan: &str) -> bool {
     // What the whole run is denied stays denied.
     let inherited = std::env::var(ENV).unwrap_or_default();
-    let child = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "kill::child", "--nocapture", "--test-threads=1"])
         .env(ENV, format!("{inherited};{plan}"))
         .env(OP, op.name)
         .env(DIR, dir)
         .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = spawn(&mut command).wait_with_output().unwrap();
     if child.status.signal() == Some(SIGKILL) {
         return true;
     }

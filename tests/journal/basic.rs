@@ -1,6 +1,6 @@
 //! What is appended is found again, in order, and only that.
 
-use crate::common;
+use crate::common::{self, FOREVER};
 use crate::support::{KIND, count, dir, image, numbers, open, payload, record, small};
 use std::fs;
 use std::time::Duration;
@@ -181,12 +181,13 @@ fn a_full_log_refuses_waits_and_goes_on() {
     full(&log);
     log.close().unwrap();
     let (log, found) = small()
-        .wait_for_release(Duration::from_secs(60))
+        .wait_for_release(FOREVER)
         .open(dir(tmp.path()))
         .unwrap();
     let last = found.last;
     std::thread::scope(|s| {
         let waiter = s.spawn(|| log.append_durable(&[record(&payload(77, 900))]).map(drop));
+        // Mostly it waits by now; if not, it has less to wait for.
         std::thread::sleep(Duration::from_millis(20));
         log.release(last).unwrap();
         waiter.join().unwrap().unwrap();

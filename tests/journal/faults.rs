@@ -1,10 +1,8 @@
 //! Every call fails in turn, and the process is killed before and after every call: what was
 //! acknowledged is there, what was refused as unchanged is not, and a failed sync is final.
 
-use crate::common;
-use crate::support::{
-    Image, count, dir, image, long, materialise, no_child, numbers, open, payload, record, spawn,
-};
+use crate::common::{self, no_child, spawn};
+use crate::support::{Image, count, dir, image, long, materialise, numbers, open, payload, record};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;

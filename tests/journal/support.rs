@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use steadfast::journal::{Entry, Log, LogOptions, Record, Recovered};
 use steadfast::sys::OwnedFd;
 use steadfast::{Dir, Result};
@@ -114,19 +112,4 @@ pub(crate) fn count(seen: &[&str], call: &str) -> usize {
 /// Whether the long forms are asked for.
 pub(crate) fn long() -> bool {
     std::env::var_os("STEADFAST_LONG").is_some()
-}
-
-/// Between fork and exec a child has the descriptors of all threads, and with them their locks.
-/// Where a test lets the giving back of a lock fail, no child may be on its way.
-static CHILDREN: RwLock<()> = RwLock::new(());
-
-/// As long as this lives, no test starts a child.
-pub(crate) fn no_child() -> RwLockReadGuard<'static, ()> {
-    CHILDREN.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Starts a child; it is past exec when this returns.
-pub(crate) fn spawn(command: &mut Command) -> Child {
-    let _alone = CHILDREN.write().unwrap_or_else(PoisonError::into_inner);
-    command.spawn().unwrap()
 }

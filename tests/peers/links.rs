@@ -4,7 +4,6 @@ use crate::common;
 use crate::support::{mode, names, read, refused, replacing, temporaries};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::time::{Duration, Instant};
 use steadfast::publish::{FileOptions, FolderOptions, SymlinkPolicy, Target};
 use steadfast::sys::hook;
 use steadfast::{ErrorKind, Root};
@@ -128,7 +127,7 @@ fn a_planted_temporary_is_neither_used_nor_removed() {
         let seen = temporaries(&dir).remove(0);
         drop(pending);
         let number = u64::from_str_radix(&seen[5..21], 16).unwrap();
-        let planted: Vec<_> = following(number, 4)
+        let planted: Vec<_> = following(number, 12)
             .map(|n| {
                 let name = format!(".sf-t{n:016x}");
                 format!("{name}{:08x}", crc32c::crc32c(name.as_bytes()))
@@ -162,7 +161,6 @@ fn a_fifo_at_the_target_is_refused_at_once() {
     let root = Root::open(tmp.path()).unwrap();
     let fifo = steadfast::sys::Mode::from_raw_mode(0o600);
     steadfast::sys::mkfifoat(&root, c"p", fifo).unwrap();
-    let start = Instant::now();
     for options in [
         FileOptions::new(),
         FileOptions::new().target(Target::Replace),
@@ -175,8 +173,6 @@ fn a_fifo_at_the_target_is_refused_at_once() {
         FolderOptions::new().begin(&root, "p"),
         ErrorKind::NotADirectory,
     );
-    // Not a measurement: it would wait for ever.
-    assert!(start.elapsed() < Duration::from_secs(60));
     assert_eq!(names(tmp.path()), ["p"]);
 }
 

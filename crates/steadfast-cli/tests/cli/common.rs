@@ -1,6 +1,6 @@
 //! Running the command and looking at what it said.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
@@ -124,8 +124,58 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
         .unwrap()
 }
 
+pub(crate) fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Waits until a child pauses; false if it has ended.
+pub(crate) fn pauses(child: &Child) -> bool {
+    let id = || WaitId::Pid(Pid::from_child(child));
+    let either = WaitIdOptions::STOPPED | WaitIdOptions::EXITED;
+    let status = waitid(id(), either | WaitIdOptions::NOWAIT)
+        .unwrap()
+        .unwrap();
+    if status.stopped() {
+        // Once is enough: the next pause is another one.
+        waitid(id(), WaitIdOptions::STOPPED).unwrap();
+    }
+    status.stopped()
+}
+
+/// Lets a child that pauses go on.
+pub(crate) fn go_on(child: &Child) {
+    send(child, Signal::CONT);
+}
+
+/// Starts the command so that it pauses before its n-th system call, for each of these, and waits for the
+/// first. Whatever is done then is done at this point, however fast the machine is. `None` where the command
+/// is built without the test seam.
+pub(crate) fn paused(test: &str, command: &mut Command, at: &[u32]) -> Option<Child> {
+    const HOOK: &str = "STEADFAST_HOOK";
+    let start = |command: &mut Command, at: &[u32]| {
+        let mut plan = std::env::var(HOOK).unwrap_or_default() + ";arm";
+        for n in at {
+            plan.push_str(&format!(";pause-before:{n}"));
+        }
+        spawn(command.env(HOOK, plan))
+    };
+    let child = start(command, at);
+    if !pauses(&child) {
+        let ran = ended(child);
+        let here = std::env::temp_dir();
+        let probe = start(steadfast(&here).args(["lookup", "--root", ".", "."]), &[1]);
+        let seam = pauses(&probe);
+        send(&probe, Signal::KILL);
+        ended(probe);
+        assert!(!seam, "it makes fewer calls than {at:?}: {ran:#?}");
+        skipped(test, "the command is built without the test seam");
+        return None;
+    }
+    Some(child)
+}
+
 /// Longer than anything takes here, even on a busy machine: a child that still runs then waits for ever.
-const FOREVER: Duration = Duration::from_secs(120);
+const FOREVER: Duration = Duration::from_secs(600);
 
 /// Waits for a child, and kills one that would never end.
 pub(crate) fn ended(child: Child) -> Ran {

@@ -2,7 +2,7 @@
 //! truth about the disk, and what a kill leaves is swept. Needs the test seam in the binary: a build with the
 //! library's tests has it, or one with the feature `_hook`.
 
-use crate::common::{Ran, dir, names, ran, spawn, steadfast};
+use crate::common::{Ran, dir, go_on, names, pauses, ran, spawn, steadfast};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -269,32 +269,21 @@ fn a_folder_that_others_published_meanwhile_is_swept_too() {
             low = middle + 1;
         }
     }
-    let mut met = false;
-    for _ in 0..20 {
-        let dir = dir();
-        let d = dir.path();
-        before(d);
-        let plan = format!("arm;stop-before:{low}");
-        let mut child = spawn(steadfast(d).args(args).env("STEADFAST_HOOK", plan));
-        while names(d).len() == 2 && child.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
-        }
-        let pid = rustix::process::Pid::from_child(&child);
-        // It may be gone already.
-        let stopped = rustix::process::kill_process(pid, rustix::process::Signal::STOP).is_ok();
-        if stopped && first(d) == "old" {
-            make(d.join("other"), 1, "other");
-            crate::common::run(d, ["publish", "other", "dst"]).expect(0);
-            met = true;
-        }
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
-        crate::common::ended(child).expect(-1);
-        assert_eq!(first(d), "new");
-        crate::common::run(d, ["sweep", "."]).expect(0);
-        assert_eq!(names(d), ["dst", "src"]);
-        if met {
-            break;
-        }
-    }
-    assert!(met, "the other publication was always too late");
+    let dir = dir();
+    let d = dir.path();
+    before(d);
+    // In the middle of the copy, and then killed where it is published.
+    let plan = format!("arm;pause-before:{};stop-before:{low}", low / 2);
+    let child = spawn(steadfast(d).args(args).env("STEADFAST_HOOK", plan));
+    assert!(pauses(&child));
+    assert_eq!(first(d), "old");
+    assert_eq!(names(d).len(), 3, "it copies");
+    make(d.join("other"), 1, "other");
+    crate::common::run(d, ["publish", "other", "dst"]).expect(0);
+    assert_eq!(first(d), "other");
+    go_on(&child);
+    crate::common::ended(child).expect(-1);
+    assert_eq!(first(d), "new");
+    crate::common::run(d, ["sweep", "."]).expect(0);
+    assert_eq!(names(d), ["dst", "src"]);
 }

@@ -1,11 +1,13 @@
 //! Signals: before the publication they leave the old state and no litter, after it the work is finished.
 
-use crate::common::{dir, ended, exchanges, names, run, spawn, steadfast};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::common::{
+    dir, ended, exchanges, go_on, names, paused, pauses, run, send, spawn, steadfast,
+};
+use rustix::process::Signal;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -31,10 +33,6 @@ const STOPS: [(Signal, i32, &str); 3] = [
     (Signal::TERM, 143, "SIGTERM"),
     (Signal::HUP, 129, "SIGHUP"),
 ];
-
-fn send(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).unwrap();
-}
 
 /// Waits until something holds, or until the child has ended.
 fn until(child: &mut Child, mut holds: impl FnMut() -> bool) {
@@ -117,29 +115,26 @@ fn nohup_is_respected() {
 
 #[test]
 fn a_signal_before_a_path_has_its_turn_is_not_success() {
+    const TEST: &str = "a_signal_before_a_path_has_its_turn_is_not_success";
     let dir = dir();
     let d = dir.path();
-    let mut stopped = false;
-    for _ in 0..50 {
-        let all: Vec<_> = (0..1000).map(|n| format!("{n}")).collect();
-        for name in &all {
-            fs::write(d.join(name), "").unwrap();
-        }
-        let mut child = spawn(watchful(d).args(["rm", "--json"]).args(&all));
-        until(&mut child, || names(d).len() < all.len());
-        send(&child, Signal::TERM);
-        let ran = ended(child);
-        let left = names(d).len();
-        if left > 0 {
-            let error = ran.expect(4).error();
-            assert_eq!(error["done"].as_array().unwrap().len(), all.len() - left);
-            assert_eq!(error["signal"], "SIGTERM");
-            stopped = true;
-            break;
-        }
-        ran.expect(0);
+    let all: Vec<_> = (0..200).map(|n| format!("{n}")).collect();
+    for name in &all {
+        fs::write(d.join(name), "").unwrap();
     }
-    assert!(stopped, "it was never stopped");
+    let mut command = watchful(d);
+    // Each takes a call at least.
+    let Some(child) = paused(TEST, command.args(["rm", "--json"]).args(&all), &[150]) else {
+        return;
+    };
+    assert!(names(d).len() < all.len());
+    send(&child, Signal::TERM);
+    go_on(&child);
+    let error = ended(child).expect(4).error();
+    let left = names(d).len();
+    assert!(left > 0);
+    assert_eq!(error["done"].as_array().unwrap().len(), all.len() - left);
+    assert_eq!(error["signal"], "SIGTERM");
 }
 
 #[test]
@@ -172,54 +167,56 @@ fn tree(top: &Path, files: u32) {
 
 #[test]
 fn a_signal_during_a_long_copy_leaves_nothing() {
+    const TEST: &str = "a_signal_during_a_long_copy_leaves_nothing";
     let dir = dir();
     let d = dir.path();
-    tree(&d.join("src"), 2000);
+    tree(&d.join("src"), 200);
     let verbs: [&[&str]; 2] = [
         &["cp", "-r", "src", "dst"],
         &["publish", "--copy", "src", "dst"],
     ];
     for verb in verbs {
-        let mut stopped = 0;
-        // The copy may be done before the signal comes, on a busy machine; not every time.
-        for _ in 0..20 {
-            let mut child = spawn(watchful(d).args(verb));
-            until(&mut child, || names(d).len() > 1);
+        for at in [150, 300] {
+            let Some(child) = paused(TEST, watchful(d).args(verb), &[at]) else {
+                return;
+            };
+            assert_eq!(names(d).len(), 2, "it copies");
             send(&child, Signal::TERM);
-            let ran = ended(child);
-            if ran.code == 143 {
-                assert_eq!(names(d), ["src"], "{ran:?}");
-                stopped += 1;
-                if stopped == 2 {
-                    break;
-                }
-            } else {
-                ran.expect(0);
-                run(d, ["rm", "-r", "--durability", "none", "dst"]).expect(0);
-            }
+            go_on(&child);
+            let ran = ended(child).expect(143);
+            assert_eq!(names(d), ["src"], "{ran:?}");
         }
-        assert!(stopped > 0, "{verb:?} was never stopped");
     }
 }
 
+/// A folder that takes a while to remove, and one to take its place.
+fn two(d: &Path) {
+    tree(&d.join("dst"), 200);
+    fs::create_dir(d.join("src")).unwrap();
+    fs::write(d.join("src/new"), "new").unwrap();
+}
+
+/// After the exchange, which is one of the first calls of [`two`]'s publication, and before the last.
+const TIDYING: [u32; 2] = [150, 160];
+
 #[test]
 fn a_signal_after_the_publication_does_not_stop_the_tidying() {
+    const TEST: &str = "a_signal_after_the_publication_does_not_stop_the_tidying";
     let dir = dir();
     let d = dir.path();
     if !exchanges(d) {
-        crate::common::skipped(
-            "a_signal_after_the_publication_does_not_stop_the_tidying",
-            "no exchange here",
-        );
+        crate::common::skipped(TEST, "no exchange here");
         return;
     }
-    tree(&d.join("dst"), 1500);
-    fs::create_dir(d.join("src")).unwrap();
-    fs::write(d.join("src/new"), "new").unwrap();
-    let mut child = spawn(watchful(d).args(["publish", "src", "dst"]));
-    until(&mut child, || d.join("dst/new").exists());
-    // It may be gone already, and then nothing is to be stopped.
-    let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+    two(d);
+    let mut command = watchful(d);
+    let Some(child) = paused(TEST, command.args(["publish", "src", "dst"]), &TIDYING[..1]) else {
+        return;
+    };
+    assert!(d.join("dst/new").exists());
+    assert_eq!(names(d).len(), 2, "the old folder is not gone yet");
+    send(&child, Signal::TERM);
+    go_on(&child);
     ended(child).expect(0);
     assert_eq!(names(d), ["dst"]);
     assert_eq!(names(&d.join("dst")), ["new"]);
@@ -227,78 +224,47 @@ fn a_signal_after_the_publication_does_not_stop_the_tidying() {
 
 #[test]
 fn a_second_interrupt_ends_it_and_does_not_claim_that_nothing_changed() {
+    const TEST: &str = "a_second_interrupt_ends_it_and_does_not_claim_that_nothing_changed";
     let dir = dir();
     let d = dir.path();
     if !exchanges(d) {
-        crate::common::skipped(
-            "a_second_interrupt_ends_it_and_does_not_claim_that_nothing_changed",
-            "no exchange here",
-        );
+        crate::common::skipped(TEST, "no exchange here");
         return;
     }
-    let mut ended_early = false;
-    for _ in 0..20 {
-        tree(&d.join("dst"), 1500);
-        fs::create_dir(d.join("src")).unwrap();
-        fs::write(d.join("src/new"), "new").unwrap();
-        let mut child = spawn(watchful(d).args(["publish", "src", "dst"]));
-        until(&mut child, || d.join("dst/new").exists());
-        for _ in 0..2 {
-            // It may be gone already.
-            let _ = kill_process(Pid::from_child(&child), Signal::INT);
-            sleep(Duration::from_millis(1));
-        }
-        let ran = ended(child);
+    two(d);
+    let mut command = watchful(d);
+    let Some(child) = paused(TEST, command.args(["publish", "src", "dst"]), &TIDYING) else {
+        return;
+    };
+    // The first was taken when it pauses again.
+    for pause in 0..2 {
+        assert!(pause == 0 || pauses(&child));
         assert!(d.join("dst/new").exists());
-        run(
-            d,
-            [
-                "rm",
-                "-r",
-                "--missing-ok",
-                "--durability",
-                "none",
-                "src",
-                "dst",
-            ],
-        )
-        .expect(0);
-        if ran.code != 0 {
-            ran.expect(4);
-            ended_early = true;
-            break;
-        }
+        send(&child, Signal::INT);
+        go_on(&child);
     }
-    assert!(ended_early, "it was never ended early");
+    ended(child).expect(4);
+    assert_eq!(names(&d.join("dst")), ["new"]);
+    run(d, ["sweep", "."]).expect(0);
+    assert_eq!(names(d), ["dst"]);
 }
 
 #[test]
 fn a_signal_stops_the_removal_of_a_tree_and_it_says_so() {
+    const TEST: &str = "a_signal_stops_the_removal_of_a_tree_and_it_says_so";
     let dir = dir();
     let d = dir.path();
-    let mut stopped = false;
-    for _ in 0..20 {
-        tree(&d.join("t"), 1500);
-        let before = names(&d.join("t")).len();
-        let mut command = watchful(d);
-        let mut child = spawn(
-            command
-                .args(["rm", "-r", "--json", "t"])
-                .stdin(Stdio::null()),
-        );
-        until(&mut child, || {
-            fs::read_dir(d.join("t")).map_or(0, Iterator::count) < before
-        });
-        send(&child, Signal::INT);
-        let ran = ended(child);
-        if ran.code != 0 {
-            let error = ran.expect(4).error();
-            assert_eq!(error["kind"], "cancelled");
-            assert_eq!(error["disk_state"], "indeterminate");
-            stopped = true;
-            break;
-        }
-        assert_eq!(names(d), [""; 0]);
-    }
-    assert!(stopped, "it was never stopped");
+    tree(&d.join("t"), 200);
+    let before = names(&d.join("t")).len();
+    let mut command = watchful(d);
+    let Some(child) = paused(TEST, command.args(["rm", "-r", "--json", "t"]), &[150]) else {
+        return;
+    };
+    assert!(names(&d.join("t")).len() < before, "it removes");
+    send(&child, Signal::INT);
+    go_on(&child);
+    let error = ended(child).expect(4).error();
+    assert_eq!(error["kind"], "cancelled");
+    assert_eq!(error["disk_state"], "indeterminate");
+    assert!(!names(d).is_empty());
 }
