@@ -31,8 +31,9 @@ pub(super) enum Exchanged {
 pub(super) fn hold_others(dir: BorrowedFd<'_>) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let fd = sys::openat(dir, c".", flags, Mode::empty()).ok()?;
-    // They hold it for a few calls. Whoever else holds it for long keeps sweepers out as well.
-    for _ in 0..50 {
+    // They hold it for a few calls, which on a busy machine, or behind another's sync, may take a while.
+    // Whoever else holds it for long keeps sweepers out as well.
+    for _ in 0..1000 {
         match sys::try_flock(&fd, LockKind::Exclusive) {
             Err(Errno::AGAIN) => std::thread::sleep(std::time::Duration::from_millis(1)),
             _ => break,
