@@ -88,8 +88,8 @@ impl Done {
     }
 }
 
-/// A [`Commit`] that is too long for the log: it is, encoded, in a file in `staged/`, which was durable before
-/// this record was.
+/// A [`Commit`] that is too long for the log: it is, encoded, in a file in `staged/`, which was durable
+/// before this record was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InFile {
     pub(crate) number: u64,
