@@ -4,6 +4,8 @@ mod args;
 mod commands;
 mod exit;
 mod failure;
+#[allow(dead_code, unused_imports)] // Until `apply` reads them.
+mod manifest;
 mod output;
 mod paths;
 mod place;
