@@ -134,7 +134,7 @@ fn describe(found: Analysis, live: bool) -> Inspection {
 
 /// Whether somebody holds the log's lock. It is asked for, not taken: a test that took it for a
 /// moment would turn away somebody who opens the log in that moment.
-fn is_live(dir: &Dir) -> Result<bool> {
+pub(crate) fn is_live(dir: &Dir) -> Result<bool> {
     let fail = |call| move |e| Error::new(OP, call, e).with_path("lock");
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     match sys::openat(dir, c"lock", flags, Mode::empty()) {

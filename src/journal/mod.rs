@@ -55,3 +55,5 @@ pub use inspect::{End, Inspection, SegmentFacts, inspect};
 pub use log::{Appended, Log, Record};
 pub use open::{Entry, LogOptions, Recovered};
 pub use repair::{GivenUp, Repaired, repair};
+
+pub(crate) use inspect::is_live;

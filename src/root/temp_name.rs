@@ -106,7 +106,7 @@ pub(crate) fn parse(name: &[u8]) -> Option<TempName> {
 /// The next number of a sequence that getrandom(2) seeds once in a process (SplitMix64, Steele et al., "Fast
 /// Splittable Pseudorandom Number Generators", OOPSLA 2014). After a fork parent and child draw the same
 /// numbers, which exclusive creation sorts out.
-fn next_random() -> sys::Result<u64> {
+pub(crate) fn next_random() -> sys::Result<u64> {
     static SEED: OnceLock<u64> = OnceLock::new();
     static STEPS: AtomicU64 = AtomicU64::new(0);
     let seed = match SEED.get() {

@@ -7,8 +7,20 @@
 mod codec;
 mod ctx;
 mod draft;
+#[allow(dead_code)] // Until the layer above calls it.
+mod format;
 mod identity;
+#[allow(dead_code)] // Until the layer above calls it.
+mod incarnation;
+#[allow(dead_code, unused_imports)] // Until the layer above calls it.
+mod ledger;
 mod mapping;
 mod realise;
 mod record;
+#[allow(dead_code)] // Until the layer above calls it.
+mod setup;
 mod stage;
+#[allow(dead_code)] // Until the layer above calls it.
+mod state;
+#[allow(dead_code)] // Until the layer above calls it.
+mod writers;

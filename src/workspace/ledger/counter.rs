@@ -1,0 +1,55 @@
+//! The numbers of transactions: each is given out once, and they rise.
+
+use super::{COUNTER, COUNTER_BYTE, Ledger, shown};
+use crate::{Error, ErrorKind, Result};
+use std::sync::PoisonError;
+
+/// The number and its CRC-32C: after a power cut there may be anything.
+const LEN: usize = 12;
+
+pub(super) fn put(to: &mut [u8], number: u64) {
+    let bytes = number.to_le_bytes();
+    to[..8].copy_from_slice(&bytes);
+    to[8..LEN].copy_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+}
+
+fn get(bytes: &[u8; LEN]) -> Option<u64> {
+    let (number, crc) = (bytes.first_chunk::<8>()?, bytes.last_chunk::<4>()?);
+    (crc32c::crc32c(number) == u32::from_le_bytes(*crc)).then(|| u64::from_le_bytes(*number))
+}
+
+impl Ledger {
+    /// The next number; nobody else gets the same. Four calls.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`]: the counter is damaged, and [`raise`](Self::raise) was not called since.
+    pub(crate) fn draw(&self) -> Result<u64> {
+        self.count(|now| match now.map(|n| n.checked_add(1)) {
+            Some(Some(next)) => Ok(next),
+            Some(None) => Err(Error::of_kind("draw a number", ErrorKind::Unsupported)
+                .with_source("all numbers have been given out")),
+            None => Err(Error::of_kind("draw a number", ErrorKind::Corrupt)
+                .with_path(shown())
+                .with_source("the counter is damaged")
+                .with_advice("open the workspace anew, when nobody else has it open")),
+        })
+    }
+
+    /// Makes sure that numbers drawn from now on are above this one, and above the horizon. A damaged
+    /// counter is made good.
+    pub(crate) fn raise(&self, at_least: u64) -> Result<()> {
+        let floor = self.horizon()?.max(at_least);
+        self.count(|now| Ok(now.unwrap_or(0).max(floor))).map(drop)
+    }
+
+    fn count(&self, next: impl FnOnce(Option<u64>) -> Result<u64>) -> Result<u64> {
+        let _thread = self.counter.lock().unwrap_or_else(PoisonError::into_inner);
+        let _process = self.moment(COUNTER_BYTE)?;
+        let mut bytes = [0; LEN];
+        self.read(COUNTER, &mut bytes)?;
+        let number = next(get(&bytes))?;
+        put(&mut bytes, number);
+        self.write(COUNTER, &bytes)?;
+        Ok(number)
+    }
+}

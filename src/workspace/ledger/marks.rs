@@ -1,0 +1,202 @@
+//! Marks: who is about to write a commit record, or has written one and is not done.
+//!
+//! An entry is written by whoever holds its byte, and holds it until the entry is zero again. So an entry
+//! that is not zero, with a byte that nobody holds, is a dead one's.
+
+use super::{FIRST_MARK, Ledger, MARKS, RecoveryLock, fail};
+use crate::claim::{Claim, Extra};
+use crate::sys::{Errno, LockKind};
+use crate::{Error, ErrorKind, Result};
+use std::sync::PoisonError;
+
+const OP: &str = "mark a transaction";
+const NUMBER: usize = 256;
+const LEN: usize = 16;
+
+/// What the marked work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MarkKind {
+    Commit,
+    Section,
+    /// The entry is damaged: number and log may be anything.
+    Unknown,
+}
+
+/// A mark that is held. It stays when this is dropped, and is a dead one's when the claim is; only
+/// [`Ledger::clear`] takes it back.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Mark {
+    entry: usize,
+    number: u64,
+}
+
+impl Mark {
+    /// The transaction's number.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// A mark that nobody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeadMark {
+    entry: usize,
+    content: [u8; LEN],
+    pub(crate) number: u64,
+    /// The index of the log that has, or has not, the commit record.
+    pub(crate) log: u32,
+    pub(crate) kind: MarkKind,
+}
+
+impl MarkKind {
+    fn code(self) -> u16 {
+        match self {
+            Self::Commit => 1,
+            Self::Section => 2,
+            Self::Unknown => 0,
+        }
+    }
+}
+
+/// Number, log, kind, and the low half of a CRC-32C of these.
+fn encode(number: u64, log: u32, kind: MarkKind) -> [u8; LEN] {
+    let mut out = [0; LEN];
+    out[..8].copy_from_slice(&number.to_le_bytes());
+    out[8..12].copy_from_slice(&log.to_le_bytes());
+    out[12..14].copy_from_slice(&kind.code().to_le_bytes());
+    let check = check(&out);
+    out[14..].copy_from_slice(&check);
+    out
+}
+
+fn check(content: &[u8; LEN]) -> [u8; 2] {
+    let [low, high, ..] = crc32c::crc32c(&content[..14]).to_le_bytes();
+    [low, high]
+}
+
+fn decode(entry: usize, content: [u8; LEN]) -> DeadMark {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, code, _, ..] = content;
+    let kind = match code {
+        1 => MarkKind::Commit,
+        2 => MarkKind::Section,
+        _ => MarkKind::Unknown,
+    };
+    let (number, log) = (
+        u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        u32::from_le_bytes([i, j, k, l]),
+    );
+    let whole = encode(number, log, kind) == content;
+    DeadMark {
+        entry,
+        content,
+        number,
+        log,
+        kind: if whole { kind } else { MarkKind::Unknown },
+    }
+}
+
+fn byte(entry: usize) -> Extra {
+    // An entry is below 256.
+    Extra::new(FIRST_MARK + entry as u32)
+}
+
+fn offset(entry: usize) -> u64 {
+    MARKS + (entry * LEN) as u64
+}
+
+impl Ledger {
+    /// Marks a transaction, before its first record is written. Four calls. Only one thread at a time may do
+    /// this with a claim.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`]: no entry is free.
+    pub(crate) fn mark(
+        &self,
+        claim: &Claim,
+        number: u64,
+        log: u32,
+        kind: MarkKind,
+    ) -> Result<Mark> {
+        let content = encode(number, log, kind);
+        let _thread = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table()?;
+        // Not all begin at the same place.
+        let first = (number % NUMBER as u64) as usize;
+        for entry in (first..NUMBER).chain(0..first) {
+            // One that is taken may be this claim's own, whose byte must not be touched.
+            if table[entry] != [0; LEN] || !claim.try_extra(LockKind::Exclusive, byte(entry))? {
+                continue;
+            }
+            // A dead one's may have come between.
+            if self.entry(entry)? == [0; LEN] {
+                self.write(offset(entry), &content)?;
+                return Ok(Mark { entry, number });
+            }
+            claim.unlock_extra(byte(entry))?;
+        }
+        Err(Error::of_kind(OP, ErrorKind::Busy)
+            .with_source("256 transactions are under way, or were left half done")
+            .with_advice("try again; if nobody else is at work, open the workspace anew"))
+    }
+
+    /// Takes a mark back, when the work is done or will never be. Two calls. After an error it may stay, and
+    /// be a dead one's when the claim ends, which does no harm.
+    pub(crate) fn clear(&self, mark: Mark, claim: &Claim) -> Result<()> {
+        self.write(offset(mark.entry), &[0; LEN])?;
+        claim.unlock_extra(byte(mark.entry))
+    }
+
+    /// The marks that nobody holds, in the order of their numbers. One call, one more for each mark of
+    /// somebody alive, and two for each of somebody dead.
+    ///
+    /// After getting a claim, this finds every transaction that held a conflicting claim when it died, if it
+    /// may have written its commit record.
+    pub(crate) fn dead(&self) -> Result<Vec<DeadMark>> {
+        let mut out = Vec::new();
+        for (entry, content) in self.table()?.into_iter().enumerate() {
+            if content == [0; LEN] {
+                continue;
+            }
+            if self
+                .watch()?
+                .extra_would_wait(LockKind::Exclusive, byte(entry))?
+            {
+                continue;
+            }
+            // Its owner may have been done between the two. If the entry stood before and after a moment
+            // in which nobody held it, its owner was dead in that moment.
+            let now = self.entry(entry)?;
+            if now == content {
+                out.push(decode(entry, content));
+            }
+        }
+        out.sort_by_key(|mark| mark.number);
+        Ok(out)
+    }
+
+    /// Removes a mark that nobody holds, when its work is finished.
+    pub(crate) fn clear_dead(&self, mark: &DeadMark, _alone: &RecoveryLock) -> Result<()> {
+        if self.entry(mark.entry)? != mark.content {
+            return Ok(());
+        }
+        // Nobody takes an entry that is not zero.
+        self.write(offset(mark.entry), &[0; LEN])
+    }
+
+    fn entry(&self, entry: usize) -> Result<[u8; LEN]> {
+        let mut content = [0; LEN];
+        self.read(offset(entry), &mut content)?;
+        Ok(content)
+    }
+
+    fn table(&self) -> Result<[[u8; LEN]; NUMBER]> {
+        let mut bytes = [0; LEN * NUMBER];
+        self.read(MARKS, &mut bytes)?;
+        let mut table = [[0; LEN]; NUMBER];
+        for (entry, content) in table.iter_mut().zip(bytes.chunks_exact(LEN)) {
+            entry.copy_from_slice(content);
+        }
+        Ok(table)
+    }
+}
