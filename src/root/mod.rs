@@ -33,7 +33,7 @@ pub use resolve::bare;
 pub use temp_name::mark as temporary_mark;
 
 pub(crate) use dir::errno_of;
-pub(crate) use parent::{Access, Last, Place, Target};
+pub(crate) use parent::{Access, Last, PATH_MAX, Place, Target, split};
 pub(crate) use rename::{rename_error, rename_targets};
 pub(crate) use sync::sync_names;
 
@@ -116,7 +116,7 @@ impl RootOptions {
         self
     }
 
-    fn resolve_flags(self) -> ResolveFlags {
+    pub(crate) fn resolve_flags(self) -> ResolveFlags {
         let mut flags = match self.scope {
             Scope::Beneath => ResolveFlags::BENEATH,
             Scope::InRoot => ResolveFlags::IN_ROOT,
