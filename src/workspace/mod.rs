@@ -22,5 +22,6 @@ mod setup;
 mod stage;
 #[allow(dead_code)] // Until the layer above calls it.
 mod state;
+mod view;
 #[allow(dead_code)] // Until the layer above calls it.
 mod writers;
