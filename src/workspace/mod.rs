@@ -4,6 +4,8 @@
 //! private name, and commits with one record in a log: from that record on it is finished whatever
 //! happens, by this process or by the next one that opens the workspace. Before it nothing is visible.
 
+#[cfg(test)]
+mod child;
 mod codec;
 mod ctx;
 mod draft;

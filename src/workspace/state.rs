@@ -92,11 +92,11 @@ impl State {
     /// Opens the state folder beneath `root`; with `create` it is made if it is missing or unfinished. When
     /// this returns, the folder and what is in it survive a power cut.
     ///
-    /// Of one that exists: 20 calls, and 3 for the boot id.
+    /// Of one that exists: 20 calls, 3 of them for the boot id, and no sync.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]: there is none, or an unfinished one, and none is to be made.
-    /// [`ErrorKind::SymlinkLoop`], [`ErrorKind::NotADirectory`]: the name is something else's.
+    /// [`ErrorKind::NotADirectory`]: the name is something else's, such as a symlink's.
     /// [`ErrorKind::PermissionDenied`]: others own it, or may change names in it.
     /// [`ErrorKind::CrossDevice`]: it is on another mount than the root. [`ErrorKind::Unsupported`]: of a
     /// later version. [`ErrorKind::Corrupt`]: a file in it is damaged or missing.
@@ -281,4 +281,4 @@ fn open_sub(dir: &Dir, sub: Sub) -> Result<Dir> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

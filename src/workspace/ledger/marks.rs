@@ -27,7 +27,7 @@ pub(crate) enum MarkKind {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Mark {
-    entry: usize,
+    pub(super) entry: usize,
     number: u64,
 }
 
@@ -41,7 +41,7 @@ impl Mark {
 /// A mark that nobody holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeadMark {
-    entry: usize,
+    pub(super) entry: usize,
     content: [u8; LEN],
     pub(crate) number: u64,
     /// The index of the log that has, or has not, the commit record.
