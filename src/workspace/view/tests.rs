@@ -1,5 +1,9 @@
 //! The view against the disk: single cases, and what it asks the kernel.
 
+mod by_hand;
+mod model;
+mod place;
+
 use super::*;
 use crate::ErrorKind;
 use crate::sys::Errno;
@@ -26,6 +30,30 @@ pub(super) fn rename(from: &str, to: &str, how: Renaming) -> Op {
         from: from.into(),
         to: to.into(),
         how,
+    }
+}
+
+/// A sequence of numbers that one seed fixes (SplitMix64).
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n as u64).unwrap()
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
     }
 }
 
