@@ -74,6 +74,8 @@ pub mod sys;
 #[cfg(target_os = "linux")]
 pub mod tree;
 #[cfg(target_os = "linux")]
+mod wait;
+#[cfg(target_os = "linux")]
 pub mod workspace;
 
 #[cfg(target_os = "linux")]

@@ -35,18 +35,16 @@ pub use path::ClaimPath;
 pub(crate) use extra::Extra;
 
 use crate::sys::{self, AtFlags, Errno, FileId, LockRange, Mode, OFlags, OwnedFd};
+use crate::wait::again_until;
 use crate::{Dir, Error, ErrorKind, Result};
 use node::{Modes, Node};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const OPERATION: &str = "claim";
 
 /// The lock file. It is made once and never removed: a second one would be a second lock table.
 const FILE: &std::ffi::CStr = c"claims";
-
-/// First and longest pause between two tries.
-const PAUSE: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(20));
 
 /// A path to claim, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -221,25 +219,6 @@ impl Claim {
     /// As [`try_extend`](Self::try_extend).
     pub fn extend(&mut self, wants: &[Want], wait: Duration) -> Result<()> {
         again_until(wait, || self.try_extend(wants))
-    }
-}
-
-/// Tries until it is not busy any more, or the time is up.
-fn again_until<T>(wait: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let start = Instant::now();
-    let mut pause = PAUSE.0;
-    loop {
-        match attempt() {
-            Err(e) if e.kind() == ErrorKind::Busy => {
-                let left = wait.saturating_sub(start.elapsed());
-                if left.is_zero() {
-                    return Err(e);
-                }
-                std::thread::sleep(pause.min(left));
-                pause = (pause * 2).min(PAUSE.1);
-            }
-            done => return done,
-        }
     }
 }
 
