@@ -92,6 +92,10 @@ pub enum ErrorKind {
     Unsupported,
     /// The target is not what the caller said it would be.
     Changed,
+    /// The lease is another's: a higher fencing number was granted.
+    Fenced,
+    /// The lease's time is up; it can only be taken anew.
+    Expired,
     /// The new content has not the length or hash that the caller announced.
     Mismatch,
     /// The caller's own reader, closure or callback failed.
@@ -180,6 +184,8 @@ impl ErrorKind {
             Self::WouldBlock => "it would have to wait",
             Self::Unsupported => "not supported here",
             Self::Changed => "it is not what was expected",
+            Self::Fenced => "the lease went to a later holder",
+            Self::Expired => "the lease's time is up",
             Self::Mismatch => "the content is not what was announced",
             Self::Source => "the source of the content failed",
             Self::Cancelled => "cancelled",

@@ -5,8 +5,8 @@ use super::{retry, statx};
 use std::ffi::CStr;
 use std::time::Duration;
 
-/// The time since boot with the time that the machine was suspended (`CLOCK_BOOTTIME`, Linux 2.6.39). Nobody
-/// can set it, and it never goes back.
+/// The time since boot with the time that the machine was suspended (`CLOCK_BOOTTIME`, Linux
+/// 2.6.39). Nobody can set it, and it never goes back.
 ///
 /// Two processes read the same clock if [`boot_id`] and [`time_namespace`] are the same for both.
 ///
@@ -26,8 +26,8 @@ pub fn boottime() -> Result<Duration> {
     Ok(Duration::new(seconds, nanos))
 }
 
-/// The number that the kernel drew at random for this boot (random(4)); `None` where procfs does not tell, or
-/// something else is mounted over its file, as some containers do.
+/// The number that the kernel drew at random for this boot (random(4)); `None` where procfs does
+/// not tell, or something else is mounted over its file, as some containers do.
 ///
 /// Equal numbers are one boot of one machine, or a virtual machine that was copied while it ran.
 ///
@@ -50,9 +50,9 @@ pub fn boot_id() -> Result<Option<[u8; 16]>> {
     Ok(parse(text.get(..len).unwrap_or_default()))
 }
 
-/// The time namespace (time_namespaces(7), Linux 5.6) that this thread is in, by its inode number: each has a
-/// [`boottime`] of its own. No other one has that number while a process is in it. 0 for a kernel that has
-/// none; `None` where procfs does not tell.
+/// The time namespace (time_namespaces(7), Linux 5.6) that this thread is in, by its inode number:
+/// each has a [`boottime`] of its own. No other one has that number while a process is in it. 0 for
+/// a kernel that has none; `None` where procfs does not tell.
 ///
 /// # Errors
 /// `EMFILE`, `ENFILE`, `ENOMEM`.

@@ -166,6 +166,20 @@ pub(crate) fn machine() -> Option<Machine> {
     MACHINE.get()
 }
 
+thread_local! {
+    static PROCESS: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
+}
+
+/// Gives this thread another process's number, as a forked child has one, or (`None`) its own back.
+pub fn set_process(id: Option<u32>) {
+    PROCESS.set(id);
+}
+
+/// The number that this thread was given.
+pub(crate) fn process() -> Option<u32> {
+    PROCESS.get()
+}
+
 /// Hears of every call of its thread after it was made: the name, and of the calls that make something
 /// durable what that was (device and inode), if they succeeded.
 type Observer = Box<dyn FnMut(&'static str, Option<(u64, u64)>)>;

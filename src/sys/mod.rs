@@ -60,7 +60,7 @@ pub use unlink::{mkdirat, mkfifoat, mknodat, rmdirat, unlinkat};
 pub use xattr::{fgetxattr, flistxattr, fremovexattr, fsetxattr, getxattr};
 
 pub(crate) use lookup::{fsuid, link_facts, mount_by_handle, protected_symlinks};
-pub(crate) use proc::descriptor_link;
+pub(crate) use proc::{descriptor_link, process_id};
 
 /// What a system call gives: its value, or the kernel's errno.
 pub type Result<T> = core::result::Result<T, Errno>;

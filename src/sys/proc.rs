@@ -1,10 +1,19 @@
-//! The names that procfs has for this thread's descriptors.
+//! This process: its number, and the names that procfs has for this thread's descriptors.
 
 use super::{
     AsFd, AtFlags, CWD, Errno, FsKind, Mode, OFlags, OwnedFd, Result, fs_kind, openat, statx,
 };
 use rustix::fd::AsRawFd;
 use std::ffi::CString;
+
+/// The number of this process.
+pub(crate) fn process_id() -> u32 {
+    #[cfg(feature = "_hook")]
+    if let Some(id) = super::hook::process() {
+        return id;
+    }
+    std::process::id()
+}
 
 /// The directory of this thread's descriptors in procfs (Linux 3.17), and the name of `fd` in it: a link
 /// that leads to the open file itself, whatever its path.
