@@ -26,6 +26,7 @@
 //! | open, create, rename, remove beneath a directory that no path may leave | [`Root`] |
 //! | walk, copy, remove or sync a tree that others change meanwhile | [`tree`] |
 //! | keep several processes or threads out of each other's paths | [`claim::Claims`] |
+//! | let one process at a time do something, and refuse one that is late | [`lease::Leases`] |
 //! | know what this file system can do | [`Capabilities`] |
 //! | `renameat2`, `openat2`, `O_TMPFILE`, locks, with types and nothing more | [`sys`] |
 //!
@@ -38,6 +39,7 @@
 //! - [`publish`]: one file or one folder, atomically.
 //! - [`journal`]: a write-ahead log in plain files.
 //! - [`claim`]: who works where; it uses only `sys` and a directory handle.
+//! - [`lease`]: one holder at a time, with a number that only grows.
 //!
 //! # Errors
 //! [`Error`] says what was tried, on which path, the errno, and what state the disk is in ([`DiskState`]): an
@@ -65,6 +67,8 @@ mod durability;
 mod error;
 #[cfg(target_os = "linux")]
 pub mod journal;
+#[cfg(target_os = "linux")]
+pub mod lease;
 #[cfg(target_os = "linux")]
 pub mod publish;
 #[cfg(target_os = "linux")]
