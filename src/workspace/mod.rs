@@ -17,6 +17,7 @@ mod incarnation;
 #[allow(dead_code, unused_imports)] // Until the layer above calls it.
 mod ledger;
 mod mapping;
+mod plan;
 mod realise;
 mod record;
 #[allow(dead_code)] // Until the layer above calls it.
@@ -27,3 +28,5 @@ mod state;
 mod view;
 #[allow(dead_code)] // Until the layer above calls it.
 mod writers;
+
+pub use plan::{Plan, Step, StepKind, Thing};

@@ -91,3 +91,247 @@ fn the_state_folder_is_refused() {
     assert_eq!(error.errno(), Some(Errno::NOENT));
     assert_eq!(view.list(Path::new(".")).unwrap(), []);
 }
+
+/// A view of a tree made by `build`, for `check`.
+fn with_view(build: impl FnOnce(&Path), check: impl FnOnce(&mut View<'_>, &Path)) {
+    let dir = dir();
+    build(dir.path());
+    let root = Root::open(dir.path()).unwrap();
+    check(&mut View::new(&root).unwrap(), dir.path());
+}
+
+fn attr(path: &str, attr: AttrRequest) -> Op {
+    Op::SetAttributes {
+        path: path.into(),
+        attr,
+    }
+}
+
+#[test]
+fn the_plan_tells_the_sum() {
+    let build = |top: &Path| {
+        std::fs::create_dir_all(top.join("d/e")).unwrap();
+        for name in ["a", "b", "c", "d/f", "x", "y z"] {
+            std::fs::write(top.join(name), name).unwrap();
+        }
+    };
+    with_view(build, |view, _| {
+        let ops = [
+            write("d/e/new", "twelve bytes"),
+            rename("a", "tmp", Renaming::Replace),
+            rename("b", "a", Renaming::Replace),
+            rename("tmp", "b", Renaming::Replace),
+            write("c", "other"),
+            Op::HardLink {
+                from: "c".into(),
+                to: "c2".into(),
+            },
+            rename("d", "dir", Renaming::Replace),
+            rename("dir/f", "x", Renaming::Replace),
+            Op::RemoveFile { path: "y z".into() },
+            Op::Symlink {
+                target: b"to where".to_vec(),
+                path: "link".into(),
+            },
+            attr(
+                "a",
+                AttrRequest {
+                    mode: Some(0o600),
+                    gid: Some(7),
+                    ..AttrRequest::default()
+                },
+            ),
+            Op::Key {
+                name: b"k".to_vec(),
+                value: Vec::new(),
+            },
+        ];
+        for op in &ops {
+            view.run(op).unwrap();
+        }
+        let plan = crate::workspace::plan::describe(&view.draft());
+        let want = "\
+            record key .steadfast/keys/k6b\n\
+            exchange a <-> b\n\
+            replace c (file, 5 bytes)\n\
+            create c2 (hard link to c)\n\
+            move d -> dir\n\
+            create dir/e/new (file, 12 bytes)\n\
+            create link (symlink to \"to where\")\n\
+            move d/f -> x (replaces)\n\
+            remove \"y z\" (file, 3 bytes)\n\
+            chown :7 a\n\
+            chmod 0600 a\n";
+        assert_eq!(plan.to_string(), want);
+    });
+}
+
+#[test]
+fn nothing_is_left_of_what_is_undone() {
+    let build = |top: &Path| {
+        std::fs::create_dir_all(top.join("d/e")).unwrap();
+        std::fs::write(top.join("d/f"), "f").unwrap();
+    };
+    with_view(build, |view, _| {
+        let ops = [
+            rename("d", "n", Renaming::Replace),
+            write("n/e/new", ""),
+            Op::RemoveTree { path: "n/e".into() },
+            Op::CreateDir {
+                path: "p/q/r".into(),
+                mode: 0o755,
+                parents: true,
+            },
+            Op::RemoveTree { path: "p".into() },
+            rename("n", "d", Renaming::Replace),
+        ];
+        for op in &ops {
+            view.run(op).unwrap();
+        }
+        let draft = view.draft();
+        let slots: Vec<_> = draft.slots.iter().map(|slot| &slot.path[..]).collect();
+        assert_eq!(slots, [b"d/e"]);
+        assert!(draft.slots[0].after.is_none() && draft.objects.len() == 1);
+    });
+}
+
+#[test]
+fn claims_cover_both_ends_and_what_was_read() {
+    let build = |top: &Path| {
+        std::fs::create_dir_all(top.join("d/e")).unwrap();
+        std::fs::write(top.join("d/f"), "f").unwrap();
+        std::fs::write(top.join("r"), "r").unwrap();
+        std::os::unix::fs::symlink("d", top.join("l")).unwrap();
+    };
+    with_view(build, |view, _| {
+        view.run(&rename("l/e", "n", Renaming::Replace)).unwrap();
+        view.run(&write("n/x", "")).unwrap();
+        view.run(&attr(
+            "d/f",
+            AttrRequest {
+                mode: Some(0o600),
+                ..AttrRequest::default()
+            },
+        ))
+        .unwrap();
+        view.read(Path::new("r")).unwrap();
+        assert!(!view.exists(Path::new("none")).unwrap());
+        let wants: Vec<_> = view.wants().unwrap();
+        let want = |path: &str, exclusive: bool| {
+            let path = crate::claim::ClaimPath::new(path).unwrap();
+            let found = wants.iter().find(|want| *want.path() == path);
+            assert_eq!(
+                found.map(crate::claim::Want::is_exclusive),
+                Some(exclusive),
+                "{path:?}"
+            );
+        };
+        for path in ["d/e", "n", "d/f"] {
+            want(path, true);
+        }
+        for path in ["l", "r", "none"] {
+            want(path, false);
+        }
+        assert_eq!(wants.len(), 6, "{wants:?}");
+        let reads: Vec<_> = view
+            .reads()
+            .iter()
+            .map(|(p, i)| (&p[..], i.is_some()))
+            .collect();
+        let expected: [(&[u8], bool); 3] = [(b"l", true), (b"r", true), (b"none", false)];
+        assert_eq!(reads, expected);
+    });
+}
+
+#[test]
+fn a_key_is_recorded_once() {
+    let build = |top: &Path| {
+        std::fs::create_dir_all(top.join(".steadfast/keys")).unwrap();
+        let there = key_name(b"there").unwrap();
+        std::fs::write(top.join(".steadfast/keys").join(there.as_os_str()), "").unwrap();
+    };
+    let key = |name: &[u8]| Op::Key {
+        name: name.to_vec(),
+        value: b"v".to_vec(),
+    };
+    with_view(build, |view, _| {
+        view.run(&key(b"new")).unwrap();
+        for name in [&b"new"[..], b"there"] {
+            let error = view.run(&key(name)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        }
+        view.run(&key(&[7; 5000])).unwrap();
+        assert_eq!(view.draft().slots.len(), 2);
+    });
+    let long = |last| [&[1; 500][..], &[last]].concat();
+    assert_ne!(key_name(&long(1)).unwrap(), key_name(&long(2)).unwrap());
+    assert!(key_name(&long(1)).unwrap().as_bytes().len() <= 255);
+    assert_ne!(key_name(b"").unwrap(), key_name(b"\0").unwrap());
+}
+
+#[test]
+fn the_first_answer_stands() {
+    let build = |top: &Path| {
+        std::fs::create_dir(top.join("d")).unwrap();
+        std::fs::write(top.join("d/a"), "a").unwrap();
+    };
+    with_view(build, |view, top| {
+        assert!(!view.exists(Path::new("d/b")).unwrap());
+        assert!(view.exists(Path::new("d/a")).unwrap());
+        std::fs::write(top.join("d/b"), "b").unwrap();
+        std::fs::remove_file(top.join("d/a")).unwrap();
+        let names = view.list(Path::new("d")).unwrap();
+        let names: Vec<_> = names.iter().map(|(name, _)| name.as_bytes()).collect();
+        assert_eq!(names, [b"a"]);
+        let error = view.read(Path::new("d/a")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Changed);
+        std::fs::write(top.join("d/a"), "another").unwrap();
+        let error = view.read(Path::new("d/a")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Changed);
+        std::fs::rename(top.join("d"), top.join("old")).unwrap();
+        std::fs::create_dir(top.join("d")).unwrap();
+        // The descriptor is of the directory that was seen, which is where it was looked at.
+        assert!(!view.exists(Path::new("d/c")).unwrap());
+    });
+}
+
+#[test]
+fn each_name_is_looked_at_once() {
+    let build = |top: &Path| {
+        std::fs::create_dir_all(top.join("a/b")).unwrap();
+        std::fs::write(top.join("a/b/c"), "c").unwrap();
+    };
+    with_view(build, |view, _| {
+        let calls = |view: &mut View<'_>| {
+            crate::sys::hook::scope(None, || view.run(&write("a/b/c", "new")).unwrap()).1
+        };
+        // Two for each directory, one for the file.
+        let first = calls(view);
+        assert_eq!(first, ["openat", "statx", "openat", "statx", "statx"]);
+        assert!(calls(view).is_empty());
+    });
+}
+
+#[test]
+fn rules_of_the_root_are_kept() {
+    use crate::{RootOptions, Scope};
+    let dir = dir();
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    std::os::unix::fs::symlink("/d", dir.path().join("abs")).unwrap();
+    let run = |options: RootOptions, path: &str| {
+        let root = options.open(dir.path()).unwrap();
+        let mut view = View::new(&root).unwrap();
+        let done = view.run(&write(path, ""));
+        done.map(|()| view.draft().slots[0].path.clone())
+    };
+    let error = run(RootOptions::new(), "abs/f").unwrap_err();
+    assert_eq!(
+        (error.kind(), error.errno()),
+        (ErrorKind::Escape, Some(Errno::XDEV))
+    );
+    let in_root = RootOptions::new().scope(Scope::InRoot);
+    assert_eq!(run(in_root, "abs/../../d/f").unwrap(), b"d/f");
+    assert_eq!(run(in_root, "/f").unwrap(), b"f");
+    let error = run(in_root.no_symlinks(true), "abs/f").unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::LOOP));
+}
