@@ -96,6 +96,9 @@ pub enum ErrorKind {
     Fenced,
     /// The lease's time is up; it can only be taken anew.
     Expired,
+    /// Somebody who takes no claims has changed what a committed transaction was about to change, and nobody
+    /// has decided yet what is to become of it.
+    Conflict,
     /// The new content has not the length or hash that the caller announced.
     Mismatch,
     /// The caller's own reader, closure or callback failed.
@@ -186,6 +189,7 @@ impl ErrorKind {
             Self::Changed => "it is not what was expected",
             Self::Fenced => "the lease went to a later holder",
             Self::Expired => "the lease's time is up",
+            Self::Conflict => "it was changed by somebody else as well",
             Self::Mismatch => "the content is not what was announced",
             Self::Source => "the source of the content failed",
             Self::Cancelled => "cancelled",

@@ -85,6 +85,17 @@ impl Version {
         Self(Seen::Sha256(hash))
     }
 
+    /// Whether the file `path`, a symlink itself, is this version now.
+    ///
+    /// # Errors
+    /// As open(2) and read(2).
+    pub(crate) fn is_current(&self, root: &Root, path: &Path) -> Result<bool> {
+        let (dir, name) = root.split(path)?;
+        let fail = |e| resolve_error("look at file", e, path);
+        let meta = sys::statx(&dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+        Ok(self.check(&dir, &name, &meta).map_err(fail)?.is_some())
+    }
+
     /// Whether `name` in `dir`, which these facts describe, is this version; if so, the identity to hold it
     /// to from now on.
     // Only a hash needs the file itself.

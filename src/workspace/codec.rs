@@ -57,11 +57,11 @@ impl Writer {
         }
     }
 
-    fn name(&mut self, name: &Name) {
+    pub(super) fn name(&mut self, name: &Name) {
         self.bytes(name.as_bytes());
     }
 
-    fn ident(&mut self, ident: &Ident) {
+    pub(super) fn ident(&mut self, ident: &Ident) {
         self.u8(match ident.kind {
             Kind::File => 0,
             Kind::Dir => 1,
@@ -181,7 +181,11 @@ impl Writer {
 
     fn change(&mut self, change: &Change) {
         self.index(change.object);
-        match &change.what {
+        self.set(&change.what);
+    }
+
+    pub(super) fn set(&mut self, set: &Set) {
+        match set {
             Set::Mode { before, after } => {
                 self.u8(0);
                 self.u32(*before);
@@ -314,7 +318,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn ident(&mut self) -> Read<Ident> {
+    pub(super) fn ident(&mut self) -> Read<Ident> {
         let kind = match self.u8()? {
             0 => Kind::File,
             1 => Kind::Dir,
@@ -431,7 +435,12 @@ impl<'a> Reader<'a> {
 
     fn change(&mut self, counts: &Counts) -> Read<Change> {
         let object = self.index(counts.objects)?;
-        let what = match self.u8()? {
+        let what = self.set()?;
+        Ok(Change { object, what })
+    }
+
+    pub(super) fn set(&mut self) -> Read<Set> {
+        Ok(match self.u8()? {
             0 => Set::Mode {
                 before: self.u32()?,
                 after: self.u32()?,
@@ -455,8 +464,7 @@ impl<'a> Reader<'a> {
                 after: self.name()?,
             },
             _ => return Err(TAG),
-        };
-        Ok(Change { object, what })
+        })
     }
 }
 

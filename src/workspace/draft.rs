@@ -118,6 +118,13 @@ pub(crate) struct Draft {
     pub(crate) changes: Vec<DraftChange>,
 }
 
+impl Draft {
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.slots.iter().all(Slot::is_as_before)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum DraftObject {
     Existing {

@@ -26,6 +26,15 @@ impl Incarnation {
         })
     }
 
+    /// As a record has it.
+    pub(crate) fn parts(&self) -> (Option<[u8; 16]>, Option<u64>) {
+        (self.boot, self.mount)
+    }
+
+    pub(crate) fn from_parts((boot, mount): (Option<[u8; 16]>, Option<u64>)) -> Self {
+        Self { boot, mount }
+    }
+
     /// Whether both are known, and the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let both = self.boot.is_some() && self.mount.is_some();

@@ -100,6 +100,17 @@ pub(crate) struct Slot {
     pub(crate) after: Option<ObjectIx>,
 }
 
+impl Slot {
+    /// It is only a place where something is found.
+    pub(crate) fn is_as_before(&self) -> bool {
+        match self.before {
+            Before::Nothing => self.after.is_none(),
+            Before::Object(object) => self.after == Some(object),
+            Before::Anything => false,
+        }
+    }
+}
+
 /// What stood at a name before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Before {

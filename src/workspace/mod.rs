@@ -4,9 +4,14 @@
 //! private name, and commits with one record in a log: from that record on it is finished whatever
 //! happens, by this process or by the next one that opens the workspace. Before it nothing is visible.
 
+mod attributes;
 #[cfg(test)]
 mod child;
 mod codec;
+mod commit;
+mod compose;
+mod conflict;
+mod core;
 mod ctx;
 mod draft;
 #[allow(dead_code)] // Until the layer above calls it.
@@ -17,16 +22,27 @@ mod incarnation;
 #[allow(dead_code, unused_imports)] // Until the layer above calls it.
 mod ledger;
 mod mapping;
+mod options;
 mod plan;
+mod private;
 mod realise;
 mod record;
+mod recover;
 #[allow(dead_code)] // Until the layer above calls it.
 mod setup;
 mod stage;
 #[allow(dead_code)] // Until the layer above calls it.
 mod state;
+mod transaction;
 mod view;
 #[allow(dead_code)] // Until the layer above calls it.
 mod writers;
 
+pub use self::core::Workspace;
+pub use attributes::Attributes;
+pub use commit::Receipt;
+pub use conflict::{Conflict, ConflictId, Ours, Resolution, Theirs};
+pub use options::WorkspaceOptions;
 pub use plan::{Plan, Step, StepKind, Thing};
+pub use recover::Recovery;
+pub use transaction::{Savepoint, Transaction};

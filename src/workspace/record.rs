@@ -149,11 +149,11 @@ impl InFile {
     }
 }
 
-fn begin() -> Writer {
+pub(super) fn begin() -> Writer {
     Writer(vec![VERSION])
 }
 
-fn decode<T>(
+pub(super) fn decode<T>(
     bytes: &[u8],
     read: impl FnOnce(&mut Reader<'_>) -> std::result::Result<T, Nonsense>,
 ) -> Result<T> {

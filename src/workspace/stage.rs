@@ -17,6 +17,14 @@ pub(crate) struct Staging<'a> {
 }
 
 impl Staging<'_> {
+    /// Of a mapping for which nothing has to be made.
+    pub(crate) fn of(mapping: Mapping) -> Self {
+        Self {
+            mapping,
+            made: Vec::new(),
+        }
+    }
+
     pub(crate) fn mapping(&self) -> &Mapping {
         &self.mapping
     }

@@ -2,6 +2,7 @@
 //!
 //! It is made once, durably (`setup`), and checked each time it is opened.
 
+use super::ctx::Ctx;
 use super::format::{FolderId, Format};
 use super::incarnation::Incarnation;
 use super::ledger::Ledger;
@@ -9,7 +10,7 @@ use super::{setup, writers};
 use crate::claim::Claims;
 use crate::root::{Dir, sync_names};
 use crate::sys::{self, AsFd, AtFlags, Errno, Metadata, Mode, OFlags};
-use crate::{Error, ErrorKind, Result, Root};
+use crate::{Error, ErrorKind, Name, Result, Root};
 use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,6 +148,22 @@ impl State {
             state.ledger.settle(state.id)?;
         }
         Ok(state)
+    }
+
+    /// Where work on a transaction goes on.
+    pub(crate) fn ctx<'a>(
+        &'a self,
+        root: &'a Root,
+        names: &'a mut dyn FnMut() -> Result<Name>,
+    ) -> Ctx<'a> {
+        Ctx {
+            root,
+            staged: &self.staged,
+            kept: &self.kept,
+            retired: &self.retired,
+            keys: &self.keys,
+            names,
+        }
     }
 
     /// The mount and boot that it was opened in.

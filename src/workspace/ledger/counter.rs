@@ -28,11 +28,16 @@ impl Ledger {
             Some(Some(next)) => Ok(next),
             Some(None) => Err(Error::of_kind("draw a number", ErrorKind::Unsupported)
                 .with_source("all numbers have been given out")),
-            None => Err(Error::of_kind("draw a number", ErrorKind::Corrupt)
-                .with_path(shown())
-                .with_source("the counter is damaged")
-                .with_advice("open the workspace anew, when nobody else has it open")),
+            None => Err(damaged()),
         })
+    }
+
+    /// The last number that was drawn.
+    ///
+    /// # Errors
+    /// As [`draw`](Self::draw).
+    pub(crate) fn last(&self) -> Result<u64> {
+        self.count(|now| now.ok_or_else(damaged))
     }
 
     /// Makes sure that numbers drawn from now on are above this one, and above the horizon. A damaged
@@ -52,4 +57,12 @@ impl Ledger {
         self.write(COUNTER, &bytes)?;
         Ok(number)
     }
+}
+
+#[cold]
+fn damaged() -> Error {
+    Error::of_kind("draw a number", ErrorKind::Corrupt)
+        .with_path(shown())
+        .with_source("the counter is damaged")
+        .with_advice("open the workspace anew, when nobody else has it open")
 }

@@ -27,6 +27,12 @@ pub(crate) struct Outcome {
     pub(crate) conflicts: Vec<Found>,
 }
 
+impl Outcome {
+    pub(crate) fn of(conflicts: Vec<Found>) -> Self {
+        Self { conflicts }
+    }
+}
+
 /// Something that is neither as before the transaction nor as after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {

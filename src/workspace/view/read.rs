@@ -57,6 +57,18 @@ impl View<'_> {
         })
     }
 
+    /// What is at `path` on the disk, as long as no operation was about it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being known.
+    pub(crate) fn identity(&mut self, path: &Path) -> Result<Option<Ident>> {
+        self.named("look at", path, |view, path| match view.seen(path) {
+            Ok(found) => Ok(found.and_then(|ix| view.inodes[ix].origin.as_ref().map(|o| o.ident))),
+            Err(Stop::Path(Errno::NOENT | Errno::NOTDIR)) => Ok(None),
+            Err(stop) => Err(stop),
+        })
+    }
+
     /// The content of the file `path`, piece by piece; a symlink is not followed.
     ///
     /// # Errors

@@ -1,0 +1,179 @@
+//! From a collected transaction to its one record: claims, conditions, staging.
+
+use super::draft::Draft;
+use super::identity::Ident;
+use super::mapping::Object;
+use super::stage::stage;
+use super::transaction::{Condition, Transaction};
+use super::view::View;
+use crate::claim::Want;
+use crate::{Error, ErrorKind, Name, Result};
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const OP: &str = "commit transaction";
+
+/// How often the paths may turn out to be others than those that were claimed (a link on the way changed).
+const ROUNDS: u32 = 8;
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    pub(super) number: u64,
+}
+
+impl Receipt {
+    /// The number of the transaction in its workspace. Of two transactions on one path the later has the
+    /// higher number. 0 if there was nothing to change.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// What a transaction has read, with what was there.
+#[derive(Debug, Default)]
+pub(super) struct Reads(Vec<(Vec<u8>, Option<Ident>)>);
+
+impl Reads {
+    pub(super) fn take_from(&mut self, view: &View<'_>) {
+        for read in view.reads() {
+            if !self.0.contains(read) {
+                self.0.push(read.clone());
+            }
+        }
+    }
+}
+
+/// Claims further paths for the transaction, and finishes first what a dead process has left there.
+pub(super) fn claim(tx: &mut Transaction<'_>, wants: Vec<Want>) -> Result<()> {
+    let workspace = tx.workspace;
+    workspace.ready()?;
+    let claims = &workspace.state.claims;
+    let wait = workspace.options.wait;
+    match &mut tx.claim {
+        Some(claim) => claim.extend(&wants, wait),
+        None => claims.claim(&wants, wait).map(|claim| {
+            tx.claim = Some(claim);
+        }),
+    }
+    .map_err(|e| e.with_operation(OP))?;
+    tx.claimed.extend(wants);
+    workspace.finish_the_dead()
+}
+
+pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
+    let workspace = tx.workspace;
+    workspace.ready()?;
+    let draft = claimed_draft(&mut tx)?;
+    let (true, Some(claim)) = (!draft.is_empty(), tx.claim.take()) else {
+        return Ok(Receipt { number: 0 });
+    };
+    let mut names = workspace.names();
+    let staging = stage(&mut workspace.ctx(&mut names), draft)?;
+    // What is committed is not the transaction's any more; what was overwritten in it, still is.
+    let committed: BTreeSet<&Name> = (staging.mapping().objects.iter())
+        .filter_map(|object| match object {
+            Object::New { staged, .. } => Some(staged),
+            _ => None,
+        })
+        .collect();
+    tx.files.retain(|name| !committed.contains(name));
+    workspace.decide(claim, staging, std::mem::take(&mut tx.label))
+}
+
+/// The sum of the transaction, from a picture of the tree that is claimed as a whole.
+fn claimed_draft(tx: &mut Transaction<'_>) -> Result<Draft> {
+    // Which paths, is known only when the links on the way have been looked at, and they may change until
+    // they are claimed.
+    let mut view = look(tx)?;
+    for _ in 0..ROUNDS {
+        let wants = view.wants()?;
+        let missing: Vec<Want> = wants
+            .iter()
+            .filter(|w| !is_claimed(tx, w))
+            .cloned()
+            .collect();
+        if missing.is_empty() {
+            tx.workspace.unblocked(&wants)?;
+            return Ok(view.into_draft());
+        }
+        if tx.claim.is_some() && !tx.held_by_caller {
+            // Not one after the other, which could wait for each other: all anew.
+            tx.claim = None;
+            tx.claimed.clear();
+            claim(tx, wants)?;
+        } else {
+            claim(tx, missing)?;
+        }
+        view = look(tx)?;
+    }
+    Err(Error::of_kind(OP, ErrorKind::Busy)
+        .with_advice("links on the way change all the time: try again"))
+}
+
+/// Whether what is claimed covers it.
+fn is_claimed(tx: &Transaction<'_>, want: &Want) -> bool {
+    let enough = |held: &Want| held.is_exclusive() || !want.is_exclusive();
+    tx.claimed
+        .iter()
+        .any(|held| enough(held) && held.path().covers(want.path()))
+}
+
+/// The tree as it is now, with the conditions checked, and the operations run in it.
+fn look<'w>(tx: &Transaction<'w>) -> Result<View<'w>> {
+    let mut view = View::new(&tx.workspace.root)?;
+    for condition in &tx.conditions {
+        check(tx, &mut view, condition)?;
+    }
+    for (path, seen) in &tx.reads.0 {
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        let now = view.identity(path)?;
+        let same = match (seen, now) {
+            (None, None) => true,
+            (Some(seen), Some(now)) => seen.is_unchanged(&now),
+            _ => false,
+        };
+        if !same {
+            return Err(changed(path, "it has changed since it was read"));
+        }
+    }
+    for op in &tx.ops {
+        view.run(op)?;
+    }
+    Ok(view)
+}
+
+fn check(tx: &Transaction<'_>, view: &mut View<'_>, condition: &Condition) -> Result<()> {
+    match condition {
+        Condition::Absent(path) => match view.exists(path)? {
+            true => Err(changed(path, "it exists")),
+            false => Ok(()),
+        },
+        Condition::Present(path) => match view.exists(path)? {
+            true => Ok(()),
+            false => Err(changed(path, "it does not exist")),
+        },
+        Condition::Version(path, version) => {
+            // The path is claimed as one that was read.
+            view.identity(path)?;
+            match version.is_current(&tx.workspace.root, path) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(changed(path, "it is not in the expected version")),
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    Err(changed(path, "it does not exist"))
+                }
+                Err(e) => Err(e),
+            }
+        }
+    }
+}
+
+fn changed(path: &Path, what: &'static str) -> Error {
+    Error::of_kind(OP, ErrorKind::Changed)
+        .with_path(path)
+        .with_source(what)
+        .with_advice("look at it again, and decide anew")
+}

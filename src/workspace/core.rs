@@ -1,0 +1,435 @@
+//! An open workspace: deciding transactions, finishing them, checkpoints.
+
+use super::commit::Receipt;
+use super::conflict;
+use super::ctx::Ctx;
+use super::draft::StagedFile;
+use super::identity::Stamp;
+use super::ledger::{Mark, MarkKind};
+use super::mapping::Mapping;
+use super::options::WorkspaceOptions;
+use super::private;
+use super::realise::{Mode, realise};
+use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile};
+use super::recover::{self, Recovery};
+use super::stage::Staging;
+use super::state::State;
+use super::transaction::Transaction;
+use super::writers::{self, Writer};
+use crate::claim::{Claim, Want};
+use crate::journal::Record;
+use crate::sys::{self, BorrowedFd};
+use crate::{DiskState, Error, ErrorKind, Name, Result, Root};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+const OP: &str = "commit transaction";
+/// More than anybody should keep beside a key.
+const LONGEST_KEY: usize = 64 << 20;
+const CHECKPOINT: &str = "checkpoint workspace";
+
+/// A root with a state folder in which transactions are logged. See the [module](super).
+///
+/// Many threads may use it at once, and many processes may have the same one open.
+#[derive(Debug)]
+pub struct Workspace {
+    pub(super) root: Root,
+    pub(super) state: State,
+    pub(super) writer: Writer,
+    pub(super) options: WorkspaceOptions,
+    recovered: Recovery,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Committed, and not finished: they keep their claims and marks, and are tried again.
+    unfinished: Vec<Decided>,
+    /// A record of which nobody knows whether it is durable: its claims stay taken.
+    in_doubt: Vec<(Claim, Mark, Mapping)>,
+    last_checkpoint: Instant,
+    /// Bytes of records since then.
+    bytes: u64,
+    /// Records since then that were too long for the log.
+    files: Vec<Name>,
+}
+
+/// A transaction whose record is durable.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) claim: Claim,
+    pub(super) mark: Mark,
+    pub(super) commit: Commit,
+}
+
+impl Workspace {
+    /// Opens the workspace of `root` with the default [`WorkspaceOptions`].
+    ///
+    /// # Errors
+    /// As [`WorkspaceOptions::open`].
+    pub fn open(root: &Root) -> Result<Self> {
+        WorkspaceOptions::new().open(root)
+    }
+
+    pub(super) fn new(
+        root: Root,
+        state: State,
+        writer: Writer,
+        options: WorkspaceOptions,
+        recovered: Recovery,
+    ) -> Self {
+        Self {
+            root,
+            state,
+            writer,
+            options,
+            recovered,
+            inner: Mutex::new(Inner {
+                unfinished: Vec::new(),
+                in_doubt: Vec::new(),
+                last_checkpoint: Instant::now(),
+                bytes: 0,
+                files: Vec::new(),
+            }),
+        }
+    }
+
+    /// The root whose tree it is about.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// What opening it had to finish or take back.
+    pub fn recovered(&self) -> &Recovery {
+        &self.recovered
+    }
+
+    /// Finishes what could not be finished before, of this process and of dead ones. Opening a workspace does
+    /// that, and so does a commit that meets a dead process's claim; there is rarely a reason to call this.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Poisoned`]: open the workspace again. Those of changing names, with
+    /// [`DiskState::Committed`]: what stands against a transaction still does.
+    pub fn recover(&self) -> Result<Recovery> {
+        let (done, error) = self.retry()?;
+        match error {
+            Some(error) => Err(error),
+            None => {
+                let recovery = recover::the_dead(&self.root, &self.state, &self.options)?;
+                Ok(recovery.also(done))
+            }
+        }
+    }
+
+    /// Begins a transaction. It holds nothing until it commits, or claims.
+    pub fn begin(&self) -> Transaction<'_> {
+        Transaction::new(self)
+    }
+
+    /// Makes everything that was committed durable in its place, so that the tree is as after the last commit
+    /// even for those who read it after a power cut without opening the workspace; and lets the logs begin
+    /// anew. One syncfs(2), which also waits for other programs' unwritten data on this file system.
+    ///
+    /// Waits for the transactions that are just being committed, in all processes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`]: a process that was stopped in the middle of a commit keeps it from happening.
+    /// Those of syncfs(2) and fdatasync(2): what was committed stays committed in the log, and this
+    /// workspace must be opened again ([`ErrorKind::Poisoned`]).
+    pub fn settle(&self) -> Result<()> {
+        self.ready()?;
+        self.checkpoint()
+    }
+
+    /// The value of an idempotency key, if work was committed under it.
+    ///
+    /// # Errors
+    /// As open(2) and read(2).
+    pub fn key(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        let name = super::view::key_name(key.as_ref())
+            .map_err(|e| Error::new("look for key", "openat", e))?;
+        match private::read(&self.state.keys, &name, LONGEST_KEY) {
+            Ok(value) => Ok(Some(value)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.with_operation("look for key")),
+        }
+    }
+
+    /// Checkpoints and closes the log, so that the next open has nothing to do.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle). Nothing is lost: the next open does what could not be done.
+    pub fn close(self) -> Result<()> {
+        self.ready()?;
+        if self.lock().bytes > 0 {
+            self.checkpoint()?;
+        }
+        self.writer.log.close()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Whoever panicked held it for plain assignments only.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it can be worked with; tries again what could not be finished before.
+    pub(super) fn ready(&self) -> Result<()> {
+        // Its error was told to who committed it; others are told only if they meet its paths.
+        self.retry().map(drop)
+    }
+
+    /// Tries again what could not be finished before: the numbers of what is finished now, and the first
+    /// error.
+    fn retry(&self) -> Result<(Vec<u64>, Option<Error>)> {
+        let unfinished = {
+            let mut inner = self.lock();
+            if !inner.in_doubt.is_empty() {
+                return Err(Error::of_kind(OP, ErrorKind::Poisoned)
+                    .with_source("a sync of the log has failed")
+                    .with_advice("open the workspace again: that tells what is durable"));
+            }
+            std::mem::take(&mut inner.unfinished)
+        };
+        let mut done = Vec::new();
+        let mut error = None;
+        for decided in unfinished {
+            let number = decided.commit.number;
+            match self.finish(decided, Mode::Again) {
+                Ok(()) => done.push(number),
+                Err(e) => error = error.or(Some(e)),
+            }
+        }
+        Ok((done, error))
+    }
+
+    /// Gives private names.
+    pub(super) fn names(&self) -> impl FnMut() -> Result<Name> + use<> {
+        let index = self.writer.index;
+        move || writers::fresh_name(index)
+    }
+
+    pub(super) fn ctx<'a>(&'a self, names: &'a mut dyn FnMut() -> Result<Name>) -> Ctx<'a> {
+        self.state.ctx(&self.root, names)
+    }
+
+    /// Writes what a reader gives to a private file.
+    pub(super) fn stage_reader(&self, mut reader: impl Read) -> Result<StagedFile> {
+        let mut names = self.names();
+        let mut ctx = self.ctx(&mut names);
+        private::from_reader(&mut ctx, &mut reader)
+    }
+
+    /// Copies an open file to a private one.
+    pub(super) fn stage_copy(&self, from: BorrowedFd<'_>) -> Result<StagedFile> {
+        let mut names = self.names();
+        let mut ctx = self.ctx(&mut names);
+        private::from_file(&mut ctx, from)
+    }
+
+    /// Removes private files that nobody needs.
+    pub(super) fn discard(&self, files: &[Name]) {
+        for name in files {
+            // What cannot be removed is litter with its owner's number on it.
+            let _ = sys::unlinkat(&self.state.staged, name.as_c_str());
+        }
+    }
+
+    /// Has work of dead processes finished, of which somebody who holds a claim may see a part.
+    pub(super) fn finish_the_dead(&self) -> Result<()> {
+        if self.state.ledger.dead()?.is_empty() {
+            return Ok(());
+        }
+        recover::the_dead(&self.root, &self.state, &self.options).map(drop)
+    }
+
+    /// Refuses paths that a conflict is about.
+    pub(super) fn unblocked(&self, wants: &[Want]) -> Result<()> {
+        conflict::unblocked(&self.state, wants)
+    }
+
+    /// The one record: with it the transaction is decided. Then the names.
+    pub(super) fn decide(
+        &self,
+        claim: Claim,
+        staging: Staging<'_>,
+        label: Vec<u8>,
+    ) -> Result<Receipt> {
+        let ledger = &self.state.ledger;
+        let mut commit = Commit {
+            number: 0,
+            incarnation: self.state.incarnation().parts(),
+            time: now(),
+            label,
+            mapping: staging.mapping().clone(),
+        };
+        let mut again = true;
+        let mark = loop {
+            ledger.enter(&claim, self.options.wait)?;
+            let decided = self.append(&claim, &mut commit);
+            match decided {
+                Ok(mark) => break mark,
+                Err(Refused::Unchanged(e)) => {
+                    let left = ledger.leave(&claim);
+                    let full = e.kind() == ErrorKind::WouldBlock;
+                    if full && std::mem::take(&mut again) && left.is_ok() {
+                        // The log is as long as it may be. Nothing is decided yet, so there is time.
+                        self.checkpoint()?;
+                        continue;
+                    }
+                    drop(staging);
+                    return Err(e.with_operation(OP));
+                }
+                Err(Refused::InDoubt(e, mark)) => {
+                    // The claims stay taken, and what was staged stays, until opening the log again tells.
+                    let mapping = staging.committed();
+                    self.lock().in_doubt.push((claim, mark, mapping));
+                    return Err(e.with_operation(OP).with_advice(
+                        "open the workspace again: that tells whether it is committed",
+                    ));
+                }
+            }
+        };
+        let number = commit.number;
+        drop(staging.committed());
+        let decided = Decided {
+            claim,
+            mark,
+            commit,
+        };
+        self.finish(decided, Mode::First)?;
+        self.maybe_checkpoint();
+        Ok(Receipt { number })
+    }
+
+    fn append(&self, claim: &Claim, commit: &mut Commit) -> std::result::Result<Mark, Refused> {
+        let ledger = &self.state.ledger;
+        let unchanged = Refused::Unchanged;
+        commit.number = ledger.draw().map_err(unchanged)?;
+        let mut bytes = commit.encode();
+        let mut kind = COMMIT;
+        let mut file = None;
+        if bytes.len() as u64 > self.writer.log.max_payload() {
+            let mut names = self.names();
+            let mut ctx = self.ctx(&mut names);
+            let name = private::durable(&mut ctx, &bytes).map_err(unchanged)?;
+            kind = COMMIT_IN_FILE;
+            bytes = InFile::of(commit.number, name.clone(), &bytes).encode();
+            file = Some(name);
+        }
+        let discard = |file: Option<Name>| self.discard(file.as_slice());
+        let index = self.writer.index;
+        let mark = match ledger.mark(claim, commit.number, index, MarkKind::Commit) {
+            Ok(mark) => mark,
+            Err(e) => {
+                discard(file);
+                return Err(Refused::Unchanged(e));
+            }
+        };
+        let record = Record::new(kind, &bytes).transaction(commit.number);
+        match self.writer.log.append_durable(&[record]) {
+            Ok(_) => {
+                let mut inner = self.lock();
+                inner.bytes += bytes.len() as u64;
+                inner.files.extend(file);
+                Ok(mark)
+            }
+            Err(e) if e.disk_state() == DiskState::Unchanged => {
+                discard(file);
+                match ledger.clear(mark, claim) {
+                    Ok(()) => Err(Refused::Unchanged(e)),
+                    // A mark without a record: whoever finds it finds nothing to do.
+                    Err(_) => Err(Refused::Unchanged(e)),
+                }
+            }
+            Err(e) => Err(Refused::InDoubt(e, mark)),
+        }
+    }
+
+    /// Changes the names of a decided transaction, and says in the log that it is done.
+    fn finish(&self, decided: Decided, mode: Mode) -> Result<()> {
+        let mut names = self.names();
+        let done =
+            realise(&mut self.ctx(&mut names), &decided.commit.mapping, mode).and_then(|outcome| {
+                conflict::record(&self.state, &decided.commit, &outcome)?;
+                Ok(outcome)
+            });
+        let outcome = match done {
+            Ok(outcome) => outcome,
+            Err(e) => {
+                self.lock().unfinished.push(decided);
+                return Err(e
+                    .with_operation(OP)
+                    .with_state(DiskState::Committed)
+                    .with_advice(
+                        "mend what stands against it and call recover(), or open the workspace \
+                         again: it will be finished",
+                    ));
+            }
+        };
+        // What follows are locks that end with the claim at the latest.
+        let Decided { claim, mark, .. } = decided;
+        let cleared = self.state.ledger.clear(mark, &claim);
+        let left = self.state.ledger.leave(&claim);
+        drop(claim);
+        match outcome.conflicts.first() {
+            Some(found) => Err(Error::of_kind(OP, ErrorKind::Conflict)
+                .with_path(std::ffi::OsStr::from_bytes(&found.path))
+                .with_state(DiskState::Committed)
+                .with_source("somebody else changed it at the same moment")
+                .with_advice(
+                    "theirs stays and ours is kept; the rest is done. See Workspace::conflicts",
+                )),
+            // A mark that could not be cleared has whoever comes next look at a finished transaction.
+            None => cleared.and(left).or(Ok(())),
+        }
+    }
+
+    fn maybe_checkpoint(&self) {
+        let due = {
+            let inner = self.lock();
+            inner.bytes >= self.options.checkpoint_bytes
+                || inner.last_checkpoint.elapsed() >= self.options.checkpoint_every
+        };
+        if due {
+            // The transaction is durable without it. What stands against it is told by settle() and close(),
+            // and by a commit once the log is full.
+            let _ = self.checkpoint();
+        }
+    }
+
+    pub(super) fn checkpoint(&self) -> Result<()> {
+        recover::checkpoint(&self.root, &self.state, &self.options, || {
+            let last = self.writer.log.last();
+            self.writer.log.release(last)?;
+            let mut inner = self.lock();
+            inner.bytes = 0;
+            inner.last_checkpoint = Instant::now();
+            let files = std::mem::take(&mut inner.files);
+            drop(inner);
+            self.discard(&files);
+            Ok(())
+        })
+        .map_err(|e| e.with_operation(CHECKPOINT))
+    }
+}
+
+/// Why a record was not written.
+enum Refused {
+    /// It is not there.
+    Unchanged(Error),
+    /// Nobody knows.
+    InDoubt(Error, Mark),
+}
+
+fn now() -> Stamp {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => (
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            since.subsec_nanos(),
+        ),
+        Err(_) => (0, 0),
+    }
+}

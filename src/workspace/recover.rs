@@ -1,0 +1,350 @@
+//! Finishing what dead processes have committed, and the checkpoint that lets logs begin anew.
+//!
+//! A log without a holder belongs to nobody: whoever opens the workspace takes it, and finishes its
+//! transactions. Those of all such logs are finished as one (`compose`), since after a power cut the names
+//! of any of them may have been lost. Within one boot a transaction that has no mark in the ledger was done,
+//! and is left alone.
+
+use super::compose::compose;
+use super::conflict::{self, ConflictId};
+use super::incarnation::Incarnation;
+use super::ledger::{DeadMark, MarkKind, RecoveryLock};
+use super::mapping::Object;
+use super::options::WorkspaceOptions;
+use super::private;
+use super::realise::{Mode, realise};
+use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile};
+use super::state::{State, Sub};
+use super::writers::{self, DeadLog, Writer};
+use crate::journal::{Entry, Log, Recovered};
+use crate::sys::{self, Errno};
+use crate::tree::{self, RemoveOptions};
+use crate::{Dir, Error, ErrorKind, Name, Result, Root};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+const OP: &str = "recover workspace";
+/// How long a process that dies takes until all its locks are free.
+const DYING: Duration = Duration::from_secs(10);
+/// A record that is in a file may be this long.
+const LONGEST: usize = 1 << 30;
+
+/// What a recovery did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Recovery {
+    finished: Vec<u64>,
+    taken_back: Vec<u64>,
+    conflicts: Vec<ConflictId>,
+    removed: u64,
+}
+
+impl Recovery {
+    /// Numbers of the transactions that were finished: committed by a process that died before all of it was
+    /// in place, or before that was known to be durable.
+    #[must_use]
+    pub fn finished(&self) -> &[u64] {
+        &self.finished
+    }
+
+    /// Numbers of the protected sections that were taken back.
+    #[must_use]
+    pub fn taken_back(&self) -> &[u64] {
+        &self.taken_back
+    }
+
+    /// Conflicts that were found.
+    #[must_use]
+    pub fn conflicts(&self) -> &[ConflictId] {
+        &self.conflicts
+    }
+
+    /// How many private files and folders of dead processes were removed.
+    #[must_use]
+    pub fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// There was nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn also(mut self, finished: Vec<u64>) -> Self {
+        self.finished.extend(finished);
+        self
+    }
+
+    fn add(&mut self, other: Self) {
+        self.finished.extend(other.finished);
+        self.taken_back.extend(other.taken_back);
+        self.conflicts.extend(other.conflicts);
+        self.removed += other.removed;
+    }
+}
+
+/// What opening a workspace does first. Gives a log for the new writer, if one of the dead ones' is empty.
+pub(super) fn on_open(
+    root: &Root,
+    state: &mut State,
+    options: &WorkspaceOptions,
+) -> Result<(Recovery, Option<Writer>)> {
+    if state.is_copy() {
+        state.adopt()?;
+    }
+    let logs = writers::open_dead(state)?;
+    let clean = |log: &DeadLog| matches!(&log.log, Ok((_, found)) if found.clean && found.records.is_empty());
+    if logs.iter().all(clean) {
+        return Ok((Recovery::default(), logs.into_iter().find_map(own)));
+    }
+    // Whoever else is at it has some of the logs, and those that are left may not be all: all anew.
+    drop(logs);
+    let lock = state.ledger.recovery_lock(options.wait)?;
+    let logs = writers::open_dead(state)?;
+    let (recovery, logs) = work(root, state, options, &lock, logs)?;
+    let mut logs = logs.into_iter();
+    let own = logs.next().map(|(index, log)| Writer { log, index });
+    for (_, log) in logs {
+        // Left as after a crash it is only dearer to open.
+        let _ = log.close();
+    }
+    Ok((recovery, own))
+}
+
+fn own(dead: DeadLog) -> Option<Writer> {
+    let (log, _) = dead.log.ok()?;
+    Some(Writer {
+        log,
+        index: dead.index,
+    })
+}
+
+/// Finishes what those have left whose marks nobody holds. Their locks are freed in one step for each open
+/// file, not for each process, so that their logs may be taken a moment longer.
+pub(super) fn the_dead(root: &Root, state: &State, options: &WorkspaceOptions) -> Result<Recovery> {
+    let start = Instant::now();
+    let mut recovery = Recovery::default();
+    loop {
+        let lock = state.ledger.recovery_lock(options.wait)?;
+        if state.ledger.dead()?.is_empty() {
+            return Ok(recovery);
+        }
+        let logs = writers::open_dead(state)?;
+        let (more, logs) = work(root, state, options, &lock, logs)?;
+        recovery.add(more);
+        for (_, log) in logs {
+            // Left as after a crash it is only dearer to open.
+            let _ = log.close();
+        }
+        let left = state.ledger.dead()?;
+        if left.is_empty() {
+            return Ok(recovery);
+        }
+        if start.elapsed() > DYING {
+            return Err(Error::of_kind(OP, ErrorKind::Busy)
+                .with_source(format!(
+                    "transaction {} was left half done, and its log is held still",
+                    left[0].number
+                ))
+                .with_advice(
+                    "a child of the process that died may have its descriptors: end it, or try \
+                     again later",
+                ));
+        }
+        drop(lock);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Finishes the transactions of logs that are held, and releases them. Gives the logs that are empty now.
+fn work(
+    root: &Root,
+    state: &State,
+    options: &WorkspaceOptions,
+    lock: &RecoveryLock,
+    dead: Vec<DeadLog>,
+) -> Result<(Recovery, Vec<(u32, Log)>)> {
+    let mut logs: Vec<(u32, Log, Recovered)> = Vec::new();
+    for DeadLog { index, log } in dead {
+        // One that is damaged may hold what others are built on: nothing is done without it.
+        let (log, found) = log?;
+        logs.push((index, log, found));
+    }
+    let marks = state.ledger.dead()?;
+    let horizon = state.ledger.horizon()?;
+    let mut highest = 0;
+    let mut commits = Vec::new();
+    for (index, _, found) in &logs {
+        for entry in &found.records {
+            highest = highest.max(entry.transaction);
+            if entry.transaction > horizon {
+                commits.extend(read(state, entry).map_err(|e| name_log(e, *index))?);
+            }
+        }
+    }
+    state.ledger.raise(highest)?;
+    commits.retain(|commit| is_pending(commit, state.incarnation(), &marks));
+    commits.sort_by_key(|commit| commit.number);
+    let mut recovery = Recovery::default();
+    finish(root, state, &commits, &mut recovery)?;
+    let mine = |mark: &&DeadMark| {
+        logs.iter().any(|(index, ..)| *index == mark.log) || mark.kind == MarkKind::Unknown
+    };
+    for mark in marks.iter().filter(mine) {
+        state.ledger.clear_dead(mark, lock)?;
+    }
+    // From here on nothing can be lost any more, only be looked at again.
+    let owners: BTreeSet<u32> = logs.iter().map(|(index, ..)| *index).collect();
+    if logs.iter().all(|(.., found)| found.records.is_empty()) {
+        recovery.removed = sweep(state, &owners)?;
+        return Ok((recovery, without_records(logs)));
+    }
+    let gate = match state.ledger.close_gate(options.wait) {
+        Ok(gate) => gate,
+        // Somebody is stopped in the middle of a commit. The logs stay as they are until another time.
+        Err(e) if e.kind() == ErrorKind::Busy => return Ok((recovery, Vec::new())),
+        Err(e) => return Err(e),
+    };
+    settle(state)?;
+    drop(gate);
+    for (index, log, _) in &logs {
+        log.release(log.last()).map_err(|e| name_log(e, *index))?;
+    }
+    recovery.removed = sweep(state, &owners)?;
+    Ok((recovery, without_records(logs)))
+}
+
+fn without_records(logs: Vec<(u32, Log, Recovered)>) -> Vec<(u32, Log)> {
+    logs.into_iter()
+        .map(|(index, log, _)| (index, log))
+        .collect()
+}
+
+/// Everything that was committed is in place: makes that durable, and says so. The gate is closed.
+fn settle(state: &State) -> Result<()> {
+    let last = state.ledger.last()?;
+    sys::syncfs(&state.dir).map_err(|e| Error::new(OP, "syncfs", e))?;
+    state.ledger.set_horizon(last)
+}
+
+/// The commit in a record, if it is one.
+fn read(state: &State, entry: &Entry) -> Result<Option<Commit>> {
+    match entry.kind {
+        COMMIT => Commit::decode(&entry.payload).map(Some),
+        COMMIT_IN_FILE => {
+            let in_file = InFile::decode(&entry.payload)?;
+            let content = private::read(&state.staged, &in_file.name, LONGEST)?;
+            in_file.read(&content).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether any of it may be missing.
+fn is_pending(commit: &Commit, now: Incarnation, marks: &[DeadMark]) -> bool {
+    let marked = |mark: &DeadMark| mark.number == commit.number || mark.kind == MarkKind::Unknown;
+    !Incarnation::from_parts(commit.incarnation).is_same(&now) || marks.iter().any(marked)
+}
+
+fn finish(root: &Root, state: &State, commits: &[Commit], recovery: &mut Recovery) -> Result<()> {
+    let Some((first, others)) = commits.split_first() else {
+        return Ok(());
+    };
+    let mut sum = first.mapping.clone();
+    for commit in others {
+        compose(&mut sum, commit.mapping.clone());
+    }
+    let mut names = || writers::fresh_name(owner(&sum));
+    let outcome = realise(&mut state.ctx(root, &mut names), &sum, Mode::Again)
+        .map_err(|e| e.with_operation(OP))?;
+    let mut last = commits[commits.len() - 1].clone();
+    last.mapping = sum.clone();
+    // A path belongs to the last transaction that was about it.
+    for found in &outcome.conflicts {
+        let about = |c: &&Commit| c.mapping.slots.iter().any(|s| s.path == found.path);
+        if let Some(commit) = commits.iter().rev().find(about) {
+            last.number = commit.number;
+            last.label.clone_from(&commit.label);
+        }
+        let one = super::realise::Outcome::of(vec![found.clone()]);
+        let ids = conflict::record(state, &last, &one)?;
+        recovery.conflicts.extend(ids);
+    }
+    recovery.finished.extend(commits.iter().map(|c| c.number));
+    Ok(())
+}
+
+/// Private names made in recovery belong to the log that is recovered, and go with it.
+fn owner(mapping: &super::mapping::Mapping) -> u32 {
+    let staged = mapping.objects.iter().find_map(|object| match object {
+        Object::New { staged, .. } => writers::owner_of(staged),
+        _ => None,
+    });
+    staged.unwrap_or(0)
+}
+
+/// Removes private things that belong to these logs, which are empty, and to no conflict.
+fn sweep(state: &State, owners: &BTreeSet<u32>) -> Result<u64> {
+    let kept: BTreeSet<Name> = conflict::list(state)?
+        .into_iter()
+        .filter_map(|c| c.kept_name().cloned())
+        .collect();
+    let mut removed = 0;
+    for (sub, dir) in [
+        (Sub::Staged, &state.staged),
+        (Sub::Retired, &state.retired),
+        (Sub::Kept, &state.kept),
+    ] {
+        for name in names_in(dir, sub)? {
+            // 0: made where no log was known.
+            let litter = writers::owner_of(&name).is_some_and(|o| o == 0 || owners.contains(&o));
+            if litter && !kept.contains(&name) {
+                let options = RemoveOptions::new().missing_ok(true);
+                tree::remove(dir, &name, &options).map_err(|e| e.with_operation(OP))?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+pub(super) fn names_in(dir: &Dir, sub: Sub) -> Result<Vec<Name>> {
+    let fail = |e: Errno| Error::new(OP, "getdents64", e).with_path(sub.path());
+    let mut out = Vec::new();
+    let mut stream = dir.read_dir().map_err(|e| e.with_operation(OP))?;
+    while let Some(entry) = stream.next().map_err(fail)? {
+        out.push(Name::from_entry(entry.name()).map_err(fail)?);
+    }
+    Ok(out)
+}
+
+fn name_log(error: Error, index: u32) -> Error {
+    error.with_default_path(format!("{}/{index:08x}", Sub::Logs.path()))
+}
+
+/// Waits until no transaction is in the middle, makes everything durable in place, and has `release` let the
+/// caller's log begin anew.
+pub(super) fn checkpoint(
+    root: &Root,
+    state: &State,
+    options: &WorkspaceOptions,
+    release: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        // Those who recover change names outside of the gate.
+        let lock = state.ledger.recovery_lock(options.wait)?;
+        let gate = state.ledger.close_gate(options.wait)?;
+        if state.ledger.dead()?.is_empty() {
+            settle(state)?;
+            return release();
+        }
+        drop((gate, lock));
+        let _: Recovery = the_dead(root, state, options)?;
+        if start.elapsed() > options.wait + DYING {
+            return Err(Error::of_kind(OP, ErrorKind::Busy)
+                .with_advice("processes die in the middle of commits all the time: try again"));
+        }
+    }
+}
