@@ -4,8 +4,8 @@ use super::ledger::MarkKind;
 use super::state::State;
 use super::writers::{self, WriterOptions};
 use crate::Root;
-use crate::claim::{ClaimPath, Want};
-use crate::sys::hook;
+use crate::claim::{ClaimPath, Extra, Want};
+use crate::sys::{LockKind, hook};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,14 @@ const DIR: &str = "STEADFAST_TEST_JOB_DIR";
 pub(crate) fn dir() -> tempfile::TempDir {
     let base = std::env::var_os("STEADFAST_TEST_DIR").map_or_else(std::env::temp_dir, Into::into);
     tempfile::tempdir_in(base).unwrap()
+}
+
+/// Small logs, for tests.
+pub(crate) fn options() -> WriterOptions {
+    WriterOptions {
+        segment_len: 8 << 10,
+        max_segments: 4,
+    }
 }
 
 /// Says that a test did not run, past the harness, which keeps what a test prints to itself.
@@ -101,6 +109,13 @@ fn works_for_another_test() {
             let state = State::open(&root, false).unwrap();
             let path = Want::exclusive(ClaimPath::new("a").unwrap());
             let wait = Duration::from_secs(60);
+            // Locks that are freed one by one between what is opened before and after them: if the mark were
+            // not on the claim's own description, that would show.
+            let _between = [(); 30].map(|()| {
+                let other = state.claims.try_claim(&[]).unwrap();
+                assert!(other.try_extra(LockKind::Shared, Extra::new(4)).unwrap());
+                other
+            });
             let claim = state.claims.claim(&[path], wait).unwrap();
             state.ledger.enter(&claim, wait).unwrap();
             let number = state.ledger.draw().unwrap();
@@ -112,7 +127,7 @@ fn works_for_another_test() {
         "own" => {
             let state = State::open(&root, false).unwrap();
             hook::arm_from_env();
-            let (writer, _) = writers::open_own(&state, WriterOptions::default()).unwrap();
+            let (writer, _) = writers::open_own(&state, options()).unwrap();
             say(&format!("index {} .", writer.index));
             let _ = std::io::stdin().read(&mut [0]);
         }

@@ -88,7 +88,9 @@ fn fill_own(root: &Root, dir: &Dir) -> Result<()> {
 fn refuse_strangers(dir: &Dir) -> Result<Vec<Name>> {
     let fail = |e| Error::new(OP, "getdents64", e).with_path(state::shown());
     let mut unfinished = Vec::new();
-    let mut stream = dir.read_dir().map_err(|e| e.with_operation(OP))?;
+    let mut stream = dir
+        .read_dir()
+        .map_err(|e| e.with_operation(OP).with_default_path(state::shown()))?;
     while let Some(entry) = stream.next().map_err(fail)? {
         let name = entry.name();
         let own = [c"format", c"claims", ledger::FILE].contains(&name)

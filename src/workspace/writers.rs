@@ -215,7 +215,10 @@ fn open_dir(state: &State, index: u32) -> Result<Dir> {
 fn indices(state: &State) -> Result<Vec<u32>> {
     let fail = |e| Error::new(OP, "getdents64", e).with_path(Sub::Logs.path());
     let mut out = Vec::new();
-    let mut stream = state.logs.read_dir().map_err(|e| e.with_operation(OP))?;
+    let mut stream = state
+        .logs
+        .read_dir()
+        .map_err(|e| e.with_operation(OP).with_default_path(Sub::Logs.path()))?;
     while let Some(entry) = stream.next().map_err(fail)? {
         out.extend(parse(entry.name().to_bytes()));
     }

@@ -374,9 +374,11 @@ fn the_claim_and_the_mark_of_a_killed_process_end_in_one_step() {
         let dead = std::thread::scope(|s| {
             let watcher = s.spawn(|| {
                 started.store(true, Ordering::SeqCst);
+                // As little as can be between the claim and the look at the marks.
+                let (want, mut claim) = (exclusive("a"), state.claims.try_claim(&[]).unwrap());
                 loop {
-                    match state.claims.try_claim(&exclusive("a")) {
-                        Ok(claim) => return (state.ledger.dead().unwrap(), claim),
+                    match claim.try_extend(&want) {
+                        Ok(()) => return (state.ledger.dead().unwrap(), claim),
                         Err(e) => assert_eq!(e.kind(), ErrorKind::Busy),
                     }
                 }
