@@ -38,7 +38,6 @@ impl<'r> Disk<'r> {
 
     /// Whether something is on another mount than the root, or a directory in another subvolume.
     pub(super) fn is_foreign(&self, meta: &Metadata) -> bool {
-        // Files on an overlay may show the device of the layer that they are in.
         other_mount(meta, &self.top) || meta.is_dir() && meta.id().dev != self.top.id().dev
     }
 
@@ -81,7 +80,8 @@ impl<'r> Disk<'r> {
 pub(super) fn other_mount(a: &Metadata, b: &Metadata) -> bool {
     match (a.mount_id(), b.mount_id()) {
         (Some(a), Some(b)) => a != b,
-        _ => a.id().dev != b.id().dev,
+        // Files on an overlay may show the device of the layer that they are in.
+        _ => a.is_dir() && a.id().dev != b.id().dev,
     }
 }
 

@@ -94,10 +94,14 @@ impl<'v> Maker<'v> {
         for (ix, all) in names.iter().enumerate() {
             let is_disk = view.inodes[ix].origin.is_some();
             // A name that is given up is the source of one that is new.
-            let mut left = all.before.iter().filter(|at| !all.now.contains(at));
+            let stays = |(dir, name): &At| {
+                let entry = view.inodes[*dir].entries.get(name);
+                reachable[*dir] && entry.is_some_and(|entry| entry.before == entry.now)
+            };
+            let mut left = all.before.iter().filter(|at| !stays(at));
             let mut is_made = is_disk;
             for at in &all.now {
-                let source = if all.before.contains(at) {
+                let source = if stays(at) {
                     From::Name(at.clone())
                 } else if let Some(old) = left.next() {
                     From::Name(old.clone())
@@ -232,7 +236,8 @@ impl<'v> Maker<'v> {
             return self.made(ix);
         }
         let names = &self.names[ix];
-        let stays = names.before.iter().find(|at| names.now.contains(at));
+        let stays = |at: &&At| self.reachable[at.0] && !self.is_changed(at);
+        let stays = names.before.iter().find(stays);
         match stays.or(names.before.first()).cloned() {
             Some(at) => self.existing(&at),
             None => 0,

@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod model;
+mod mounts;
 mod place;
 
 use super::*;
@@ -192,6 +193,112 @@ fn nothing_is_left_of_what_is_undone() {
         let slots: Vec<_> = draft.slots.iter().map(|slot| &slot.path[..]).collect();
         assert_eq!(slots, [b"d/e"]);
         assert!(draft.slots[0].after.is_none() && draft.objects.len() == 1);
+    });
+}
+
+#[test]
+fn a_name_in_a_removed_tree_is_no_name() {
+    let build = |top: &Path| {
+        std::fs::create_dir(top.join("d")).unwrap();
+        std::fs::write(top.join("a"), "a").unwrap();
+    };
+    with_view(build, |view, _| {
+        let link = |from: &str, to: &str| Op::HardLink {
+            from: from.into(),
+            to: to.into(),
+        };
+        let ops = [
+            write("d/new", "new"),
+            link("d/new", "new"),
+            link("a", "d/a"),
+            rename("a", "b", Renaming::Replace),
+            Op::RemoveTree { path: "d".into() },
+        ];
+        for op in &ops {
+            view.run(op).unwrap();
+        }
+        let plan = crate::workspace::plan::describe(&view.draft());
+        let want = "move a -> b\nremove d (directory)\ncreate new (file, 3 bytes)\n";
+        assert_eq!(plan.to_string(), want);
+    });
+}
+
+#[test]
+fn attributes_add_up_as_system_calls_do() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    for mode in [0o4755, 0o6755, 0o2745, 0o6600] {
+        let build = |top: &Path| std::fs::write(top.join("old"), "").unwrap();
+        with_view(build, |view, top| {
+            let by_hand = top.join("by hand");
+            std::fs::write(&by_hand, "").unwrap();
+            std::fs::set_permissions(&by_hand, PermissionsExt::from_mode(mode)).unwrap();
+            chown(&by_hand, Some(uid), Some(gid)).unwrap();
+            let want = std::fs::metadata(&by_hand).unwrap().mode() & 0o7777;
+            view.run(&write("new", "")).unwrap();
+            for path in ["old", "new"] {
+                let with_mode = AttrRequest {
+                    mode: Some(mode),
+                    xattrs: vec![(b"user.a".to_vec(), None), (b"user.b".to_vec(), None)],
+                    ..AttrRequest::default()
+                };
+                let with_owner = AttrRequest {
+                    uid: Some(uid),
+                    gid: Some(gid),
+                    xattrs: vec![(b"user.a".to_vec(), Some(vec![1]))],
+                    ..AttrRequest::default()
+                };
+                view.run(&attr(path, with_mode)).unwrap();
+                view.run(&attr(path, with_owner)).unwrap();
+                let facts = view.metadata(Path::new(path)).unwrap();
+                assert_eq!(facts.mode, Some(want), "{mode:o}");
+            }
+            let draft = view.draft();
+            let [change] = &draft.changes[..] else {
+                panic!("{:?}", draft.changes);
+            };
+            let crate::workspace::draft::DraftSet::Attributes(sum) = &change.what else {
+                panic!("{change:?}");
+            };
+            let xattrs = [
+                (b"user.b".to_vec(), None),
+                (b"user.a".to_vec(), Some(vec![1])),
+            ];
+            assert_eq!((sum.uid, &sum.xattrs[..]), (Some(uid), &xattrs[..]));
+        });
+    }
+}
+
+#[test]
+fn a_staged_file_is_read_and_appended_to() {
+    use crate::workspace::draft::StagedFile;
+    let build = |top: &Path| std::fs::write(top.join("staged"), "12345").unwrap();
+    with_view(build, |view, top| {
+        let file = std::fs::File::open(top.join("staged")).unwrap();
+        let staged = std::sync::Arc::new(StagedFile {
+            name: Name::new("staged").unwrap(),
+            fd: file.into(),
+            len: 5,
+        });
+        let op = Op::Write {
+            path: "f".into(),
+            source: Source::File(staged.clone()),
+            attr: AttrRequest::default(),
+            create_new: true,
+        };
+        view.run(&op).unwrap();
+        let source = Source::Bytes(b"67".as_slice().into());
+        let path = "f".into();
+        view.run(&Op::Append { path, source }).unwrap();
+        assert_eq!(view.metadata(Path::new("f")).unwrap().len, Some(7));
+        let read = view.read(Path::new("f")).unwrap();
+        assert!(matches!(
+            &read[..],
+            [Content::Staged(a), Content::Bytes(b)] if a.len == 5 && **b == *b"67"
+        ));
     });
 }
 

@@ -196,9 +196,13 @@ fn random_path(random: &mut Random, there: &[PathBuf]) -> PathBuf {
         "/a".into()
     } else if !there.is_empty() && !random.one_in(3) {
         let path = random.of(there).to_str().unwrap().to_owned();
-        match random.below(6) {
+        match random.below(8) {
             0 => format!("{path}/{}", random.of(&NAMES)),
             1 => format!("{path}/../{}", random.of(&NAMES)),
+            2 | 3 => match path.rsplit_once('/') {
+                Some((parent, _)) => format!("{parent}/{}", random.of(&NAMES)),
+                None => (*random.of(&NAMES)).to_owned(),
+            },
             _ => path,
         }
     } else {
