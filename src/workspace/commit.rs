@@ -3,6 +3,7 @@
 use super::draft::Draft;
 use super::identity::Ident;
 use super::mapping::Object;
+use super::plan::{Plan, describe};
 use super::stage::stage;
 use super::transaction::{Condition, Transaction};
 use super::view::View;
@@ -62,6 +63,11 @@ pub(super) fn claim(tx: &mut Transaction<'_>, wants: Vec<Want>) -> Result<()> {
     .map_err(|e| e.with_operation(OP))?;
     tx.claimed.extend(wants);
     workspace.finish_the_dead()
+}
+
+/// What the transaction would do now, without claims.
+pub(super) fn plan(tx: &Transaction<'_>) -> Result<Plan> {
+    Ok(describe(&look(tx)?.into_draft()))
 }
 
 pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {

@@ -4,6 +4,7 @@ use super::Workspace;
 use super::attributes::Attributes;
 use super::commit::{self, Receipt};
 use super::draft::{AttrRequest, Op, Renaming, Source, StagedFile};
+use super::plan::Plan;
 use super::private;
 use super::view::{Content, View};
 use crate::claim::{Claim, ClaimPath, Want};
@@ -335,6 +336,14 @@ impl<'w> Transaction<'w> {
             let names = view.list(path.as_ref())?;
             Ok(names.into_iter().map(|(name, _)| name).collect())
         })
+    }
+
+    /// What a commit would do now, name by name. Nothing is changed, and nothing claimed.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit) that are known beforehand.
+    pub fn plan(&self) -> Result<Plan> {
+        commit::plan(self)
     }
 
     /// Remembers where the transaction stands.
