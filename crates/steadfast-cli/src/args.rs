@@ -1,5 +1,9 @@
 //! The command line: what it takes, and the words of its help.
 
+mod workspace;
+
+pub(crate) use workspace::{ApplyArgs, ManifestFormat, RecoverArgs, ResolveArgs, WorkspaceArg};
+
 use crate::exit;
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -119,6 +123,34 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  steadfast lookup --root /srv/data uploads/../a.txt")]
     Lookup(LookupArgs),
 
+    /// Make the changes of a manifest, all of them or none
+    ///
+    /// MANIFEST lists operations (write, append, rename, exchange, remove and more) and conditions,
+    /// in TOML or JSON; '-' is stdin. They are one transaction: after a crash all of it is there or
+    /// nothing, once any command has opened the workspace again. Names change one by one, quickly;
+    /// who works by transactions too never sees some of them only.
+    ///
+    /// The folder .steadfast in DIR holds the log. It is made if there is none.
+    #[command(after_help = "Example:\n  steadfast apply --root /srv/app release.toml")]
+    Apply(ApplyArgs),
+
+    /// Finish or take back what killed processes left
+    ///
+    /// What they had committed is finished, all else is taken back.
+    ///
+    /// Every other command that opens the workspace does this too. Conflicts that are left need
+    /// resolve-conflict.
+    Recover(RecoverArgs),
+
+    /// Choose between a transaction and somebody else's change
+    ///
+    /// 'recover' lists the conflicts. Until one is resolved, transactions on its path are refused.
+    #[command(
+        override_usage = "steadfast resolve-conflict [OPTIONS] ID --theirs | --ours | --aside PATH",
+        after_help = "Example:\n  steadfast resolve-conflict 12-0 --aside app.conf.theirs"
+    )]
+    ResolveConflict(ResolveArgs),
+
     /// Show what this kernel and file system can do
     ///
     /// Makes and removes small temporary files in DIR to find out. For what is missing it says what
@@ -148,6 +180,9 @@ impl Command {
             Self::Sync(_) => "sync",
             Self::Sweep(_) => "sweep",
             Self::Lookup(_) => "lookup",
+            Self::Apply(_) => "apply",
+            Self::Recover(_) => "recover",
+            Self::ResolveConflict(_) => "resolve-conflict",
             Self::Doctor(_) => "doctor",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",

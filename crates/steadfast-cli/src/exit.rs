@@ -19,6 +19,10 @@ pub(crate) enum Exit {
     Condition,
     /// 6: this kernel or file system cannot do it; nothing was changed.
     Unsupported,
+    /// 7: it is recorded durably, and recovery finishes it.
+    Committed,
+    /// 8: somebody else's change stands against it, and a person has to choose.
+    Conflict,
     /// 128 + the signal's number: interrupted; nothing was changed.
     Interrupted(u8),
 }
@@ -38,6 +42,14 @@ pub(crate) const TABLE: &[(&str, &str)] = &[
         "a condition was not met: exists, does not exist, or changed",
     ),
     ("6", "not supported by this kernel or file system"),
+    (
+        "7",
+        "recorded durably, but not all in place: see steadfast recover",
+    ),
+    (
+        "8",
+        "a conflict with somebody else's change: see steadfast recover",
+    ),
     ("129", "interrupted by SIGHUP, nothing was changed"),
     ("130", "interrupted by SIGINT, nothing was changed"),
     ("143", "interrupted by SIGTERM, nothing was changed"),
@@ -54,6 +66,8 @@ impl Exit {
             Self::Indeterminate => 4,
             Self::Condition => 5,
             Self::Unsupported => 6,
+            Self::Committed => 7,
+            Self::Conflict => 8,
             Self::Interrupted(signal) => 128_u8.saturating_add(signal),
         }
     }
@@ -61,6 +75,7 @@ impl Exit {
     /// For an error of the library; `signal` is the one that arrived, if any.
     pub(crate) fn of(error: &Error, signal: Option<u8>) -> Self {
         match error.disk_state() {
+            _ if error.kind() == ErrorKind::Conflict => Self::Conflict,
             DiskState::Unchanged => match (error.kind(), signal) {
                 (ErrorKind::Cancelled | ErrorKind::Source, Some(signal)) => {
                     Self::Interrupted(signal)
@@ -76,6 +91,7 @@ impl Exit {
                 _ => Self::Failed,
             },
             DiskState::Published => Self::Published,
+            DiskState::Committed => Self::Committed,
             _ => Self::Indeterminate,
         }
     }
@@ -97,8 +113,10 @@ impl Exit {
             Self::Usage => 3,
             Self::Failed => 4,
             Self::Interrupted(_) => 5,
-            Self::Published => 6,
-            Self::Indeterminate => 7,
+            Self::Conflict => 6,
+            Self::Published => 7,
+            Self::Committed => 8,
+            Self::Indeterminate => 9,
         }
     }
 }

@@ -20,7 +20,8 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
     ),
     (
         "disk_state",
-        "unchanged, published (visible, but perhaps not durable) or indeterminate",
+        "unchanged, published (visible, but perhaps not durable), committed (recorded, recovery finishes \
+            it) or indeterminate",
     ),
     ("operation", "what was tried"),
     ("path", "the path that it is about, in the user's spelling"),
@@ -32,6 +33,10 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
     ("left_behind", "temporaries that could not be removed"),
     ("signal", "the signal that stopped the work"),
     (
+        "manifest",
+        "of apply: problem, line, column, operation or condition (by number) and field of the manifest",
+    ),
+    (
         "failures",
         "of several paths, an object for each that failed",
     ),
@@ -39,7 +44,7 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
 ];
 
 /// Those of [`FIELDS`] that are not always there.
-const OPTIONAL: &[&str] = &["other_path", "signal", "failures", "done"];
+const OPTIONAL: &[&str] = &["other_path", "signal", "manifest", "failures", "done"];
 
 /// Why a command failed, for a person and for a program.
 #[derive(Debug)]

@@ -4,7 +4,6 @@ mod args;
 mod commands;
 mod exit;
 mod failure;
-#[allow(dead_code, unused_imports)] // Until `apply` reads them.
 mod manifest;
 mod output;
 mod paths;
@@ -33,7 +32,8 @@ fn main() -> ExitCode {
             place.as_deref().unwrap_or("an unknown place")
         ));
     }));
-    let exit = std::panic::catch_unwind(|| run(std::env::args_os().collect()));
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let exit = std::panic::catch_unwind(|| run(args));
     ExitCode::from(exit.unwrap_or(Exit::Indeterminate).code())
 }
 

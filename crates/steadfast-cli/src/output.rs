@@ -131,6 +131,11 @@ impl Text {
         self.0.push((bytes.into(), None));
     }
 
+    /// Whether nothing was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds a word in a colour.
     pub(crate) fn push_colored(&mut self, word: impl Into<Vec<u8>>, color: AnsiColor) {
         self.0.push((word.into(), Some(color)));

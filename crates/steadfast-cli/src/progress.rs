@@ -46,7 +46,31 @@ impl Watcher {
         ControlFlow::Continue(())
     }
 
+    /// Before each of `total` steps that may each be long; stops the work if a signal asks for it.
+    pub(crate) fn before(&mut self, number: usize, total: usize) -> ControlFlow<()> {
+        if signals::pending().is_some() {
+            return ControlFlow::Break(());
+        }
+        if self.wanted {
+            self.show(format!("{}: {number} of {total} operations", self.verb));
+        }
+        ControlFlow::Continue(())
+    }
+
     fn draw(&mut self, progress: &Progress) {
+        let mut line = format!(
+            "{}: {} files, {} folders",
+            self.verb,
+            HumanCount(progress.files),
+            HumanCount(progress.dirs)
+        );
+        if progress.bytes > 0 {
+            line.push_str(&format!(", {}", HumanBytes(progress.bytes)));
+        }
+        self.show(line);
+    }
+
+    fn show(&mut self, line: String) {
         if self.bar.is_none() && self.started.elapsed() < QUIET {
             return;
         }
@@ -57,15 +81,6 @@ impl Watcher {
             }
             bar
         });
-        let mut line = format!(
-            "{}: {} files, {} folders",
-            self.verb,
-            HumanCount(progress.files),
-            HumanCount(progress.dirs)
-        );
-        if progress.bytes > 0 {
-            line.push_str(&format!(", {}", HumanBytes(progress.bytes)));
-        }
         bar.set_message(line);
         bar.tick();
     }

@@ -1,5 +1,6 @@
 //! One file for each verb: arguments to library calls, library answers to reports.
 
+mod apply;
 mod completions;
 mod copy;
 mod cp;
@@ -7,10 +8,14 @@ mod doctor;
 mod lookup;
 mod man;
 mod publish;
+mod recover;
+mod resolve;
 mod rm;
+mod steps;
 mod swap;
 mod sweep;
 mod sync;
+mod workspace;
 mod write;
 
 use crate::args::{Command, DurabilityArg, ParentsArg, RootArg};
@@ -35,6 +40,9 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Done {
         Command::Sync(args) => sync::run(&args, ui),
         Command::Sweep(args) => sweep::run(&args),
         Command::Lookup(args) => lookup::run(&args),
+        Command::Apply(args) => apply::run(&args, ui),
+        Command::Recover(args) => recover::run(&args),
+        Command::ResolveConflict(args) => resolve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => Ok(completions::run(&args)),
         Command::Man(args) => man::run(&args),

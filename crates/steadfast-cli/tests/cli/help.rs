@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 14] = [
     "write",
     "swap",
     "publish",
@@ -14,6 +14,9 @@ const COMMANDS: [&str; 11] = [
     "sync",
     "sweep",
     "lookup",
+    "apply",
+    "recover",
+    "resolve-conflict",
     "doctor",
     "completions",
     "man",

@@ -1,0 +1,120 @@
+//! The arguments of the commands that work on a workspace.
+
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+use steadfast::workspace::ConflictId;
+
+/// Which workspace.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WorkspaceArg {
+    /// The directory that the workspace is about
+    ///
+    /// No path leads outside it. Its state is in the folder .steadfast there.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) root: PathBuf,
+}
+
+/// How long to wait for others.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct WaitArg {
+    /// How long to wait for paths that others are changing
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    wait: Duration,
+}
+
+impl WaitArg {
+    /// For the library.
+    pub(crate) fn get(self) -> Duration {
+        self.wait
+    }
+}
+
+/// How a manifest is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ManifestFormat {
+    Toml,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The manifest: a file with the ending .toml or .json, or '-' for stdin
+    pub(crate) manifest: PathBuf,
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+    /// How the manifest is written, where its name does not tell
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<ManifestFormat>,
+    /// Only say what would be done
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// A text for people who look at the log, instead of the manifest's
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+    /// Do it once: if this key is recorded already, do nothing and succeed
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Also wait until readers need no recovery after a power cut
+    #[arg(long)]
+    pub(crate) settle: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResolveArgs {
+    /// The conflict, as status shows it
+    pub(crate) id: ConflictId,
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
+/// What is to be at the path.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Choice {
+    /// Leave what somebody else put there, and drop the transaction's
+    #[arg(long)]
+    pub(crate) theirs: bool,
+    /// Put the transaction's there, and drop what is there
+    #[arg(long)]
+    pub(crate) ours: bool,
+    /// Move what is there to PATH, which must not exist, and put the transaction's in its place
+    #[arg(long, value_name = "PATH")]
+    pub(crate) aside: Option<PathBuf>,
+}
+
+/// Seconds, perhaps with a fraction.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|s| Duration::try_from_secs_f64(s).ok())
+        .ok_or_else(|| "a number of seconds is needed, such as 10 or 0.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_not_negative_and_end() {
+        assert_eq!(seconds("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["", "-1", "inf", "NaN", "1e30", "10s"] {
+            assert!(seconds(bad).is_err(), "{bad:?}");
+        }
+    }
+}
