@@ -303,6 +303,26 @@ fn a_staged_file_is_read_and_appended_to() {
 }
 
 #[test]
+fn forty_links_are_followed_and_no_more() {
+    let build = |top: &Path| {
+        std::fs::create_dir(top.join("d")).unwrap();
+        std::os::unix::fs::symlink("d", top.join("l1")).unwrap();
+        for n in 2..=41 {
+            let (text, name) = (format!("l{}", n - 1), format!("l{n}"));
+            std::os::unix::fs::symlink(text, top.join(name)).unwrap();
+        }
+    };
+    with_view(build, |view, _| {
+        view.run(&write("l40/f", "")).unwrap();
+        view.run(&write("l39/../l1/f", "")).unwrap();
+        for path in ["l41/f", "l40/../l1/f"] {
+            let error = view.run(&write(path, "")).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::LOOP), "{path}");
+        }
+    });
+}
+
+#[test]
 fn claims_cover_both_ends_and_what_was_read() {
     let build = |top: &Path| {
         std::fs::create_dir_all(top.join("d/e")).unwrap();

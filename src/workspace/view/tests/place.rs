@@ -158,6 +158,23 @@ fn check(draft: &Draft) {
             assert!(after.insert(object));
         }
     }
+    // A directory that moves is found by its object.
+    for slot in &draft.slots {
+        let (Before::Object(moved), Place::Existing { path, .. }) =
+            (slot.before, &draft.places[slot.place])
+        else {
+            continue;
+        };
+        let from = crate::workspace::view::join(path, &slot.name);
+        for place in &draft.places {
+            if let Place::Existing { path, object, .. } = place
+                && *path == from
+                && slot.after != Some(moved)
+            {
+                assert_eq!(*object, Some(moved));
+            }
+        }
+    }
     for (ix, object) in draft.objects.iter().enumerate() {
         match object {
             DraftObject::Existing { .. } => assert!(before.contains(&ix)),
