@@ -129,6 +129,38 @@ fn a_mark_is_dead_when_its_claim_is() {
     assert_eq!(ledger.dead().unwrap().last().unwrap().number, 4 + 512);
 }
 
+/// What happens between two calls of one look at the marks.
+#[test]
+fn marks_that_change_between_two_calls_are_not_misread() {
+    let (tmp, state) = workspace();
+    let ledger = &state.ledger;
+    let entry = |n: u64| MARKS + 16 * n;
+    let after = |call: &'static str, at: u64, content: [u8; 16]| {
+        let file = file(&tmp);
+        move |made: &'static str, _: Option<(u64, u64)>| {
+            if made == call {
+                file.write_all_at(&content, at).unwrap();
+            }
+        }
+    };
+    // Its owner is done after the entry was read, and so holds no byte any more: it is not dead.
+    let mut theirs = [0; 16];
+    theirs[0] = 3;
+    file(&tmp).write_all_at(&theirs, entry(3)).unwrap();
+    assert_eq!(ledger.dead().unwrap().len(), 1);
+    let done = after("fcntl(F_OFD_GETLK)", entry(3), [0; 16]);
+    let dead = hook::observe(done, || ledger.dead().unwrap());
+    assert_eq!(dead, []);
+    // Somebody takes the entry and dies before we have its byte: it is not written over.
+    let claim = state.claims.try_claim(&[]).unwrap();
+    let died = after("fcntl(F_OFD_SETLK)", entry(7), theirs);
+    let mark = hook::observe(died, || {
+        ledger.mark(&claim, 7, 1, MarkKind::Commit).unwrap()
+    });
+    assert_eq!(mark.entry, 8);
+    assert_eq!(ledger.dead().unwrap().len(), 1);
+}
+
 #[test]
 fn all_marks_may_be_taken() {
     let (_tmp, state) = workspace();
