@@ -200,6 +200,7 @@ fn nothing_is_left_of_what_is_undone() {
 fn a_name_in_a_removed_tree_is_no_name() {
     let build = |top: &Path| {
         std::fs::create_dir(top.join("d")).unwrap();
+        std::fs::create_dir(top.join("e")).unwrap();
         std::fs::write(top.join("a"), "a").unwrap();
     };
     with_view(build, |view, _| {
@@ -209,16 +210,16 @@ fn a_name_in_a_removed_tree_is_no_name() {
         };
         let ops = [
             write("d/new", "new"),
-            link("d/new", "new"),
+            link("d/new", "e/new"),
             link("a", "d/a"),
-            rename("a", "b", Renaming::Replace),
+            rename("a", "e/b", Renaming::Replace),
             Op::RemoveTree { path: "d".into() },
         ];
         for op in &ops {
             view.run(op).unwrap();
         }
         let plan = crate::workspace::plan::describe(&view.draft());
-        let want = "move a -> b\nremove d (directory)\ncreate new (file, 3 bytes)\n";
+        let want = "remove d (directory)\nmove a -> e/b\ncreate e/new (file, 3 bytes)\n";
         assert_eq!(plan.to_string(), want);
     });
 }
@@ -341,6 +342,8 @@ fn claims_cover_both_ends_and_what_was_read() {
             },
         ))
         .unwrap();
+        let (name, value) = (b"k".to_vec(), Vec::new());
+        view.run(&Op::Key { name, value }).unwrap();
         view.read(Path::new("r")).unwrap();
         assert!(!view.exists(Path::new("none")).unwrap());
         let wants: Vec<_> = view.wants().unwrap();
@@ -353,13 +356,13 @@ fn claims_cover_both_ends_and_what_was_read() {
                 "{path:?}"
             );
         };
-        for path in ["d/e", "n", "d/f"] {
+        for path in ["d/e", "n", "d/f", ".steadfast/keys/k6b"] {
             want(path, true);
         }
         for path in ["l", "r", "none"] {
             want(path, false);
         }
-        assert_eq!(wants.len(), 6, "{wants:?}");
+        assert_eq!(wants.len(), 7, "{wants:?}");
         let reads: Vec<_> = view
             .reads()
             .iter()
