@@ -298,14 +298,14 @@ impl View<'_> {
         let names: Vec<_> = names
             .map(|part| Name::from_bytes(part).map_err(Stop::Path))
             .collect::<Done<_>>()?;
-        if names.iter().any(|name| name.as_bytes().len() > 255) {
-            return Err(Stop::Call(CALL, Errno::NAMETOOLONG));
-        }
         if let Some(first) = names.first()
             && self.used_entry(above, first)?.now.is_some()
         {
             // A link that leads nowhere.
             return Err(Stop::Call(CALL, Errno::EXIST));
+        }
+        if names.iter().any(|name| name.as_bytes().len() > 255) {
+            return Err(Stop::Call(CALL, Errno::NAMETOOLONG));
         }
         self.on_root_mount(above, CALL)?;
         let mut here = above;
