@@ -153,7 +153,9 @@ pub(super) fn first_with_open_work(state: &State) -> Result<Option<u32>> {
     for index in indices(state)? {
         let found = inspect(state, index)?;
         let damaged = matches!(found.end, journal::End::Corrupt(_));
-        let open = |record: &journal::Entry| record.transaction > horizon;
+        // Numbers begin at 1: a record without one is not known to be over.
+        let open =
+            |record: &journal::Entry| record.transaction == 0 || record.transaction > horizon;
         if found.live || damaged || found.records.iter().any(open) {
             return Ok(Some(index));
         }

@@ -62,12 +62,15 @@ fn a_log_is_taken_by_one_and_used_again() {
     assert!(is_live(&state, 1).unwrap());
     assert!(!is_live(&state, 3).unwrap());
     let number = append(&one, b"x");
+    assert_eq!(first_with_open_work(&state).unwrap(), Some(1));
     append(&two, b"y");
     one.log.release(number).unwrap();
     one.log.close().unwrap();
     drop(two);
     assert_eq!(list(&state).unwrap(), [(1, false), (2, false)]);
-    // The second one has a record that is not released: that is recovery's.
+    // The second one has a record that is not released: that is recovery's. It has no number that could tell
+    // it to be over.
+    assert_eq!(first_with_open_work(&state).unwrap(), Some(2));
     let (again, next) = (own(&state), own(&state));
     assert_eq!((again.index, next.index), (1, 3));
     let dead = open_dead(&state).unwrap();
