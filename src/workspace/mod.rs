@@ -28,6 +28,7 @@ mod private;
 mod realise;
 mod record;
 mod recover;
+mod section;
 #[allow(dead_code)] // Until the layer above calls it.
 mod setup;
 mod stage;
@@ -45,4 +46,5 @@ pub use conflict::{Conflict, ConflictId, Ours, Resolution, Theirs};
 pub use options::WorkspaceOptions;
 pub use plan::{Plan, Step, StepKind, Thing};
 pub use recover::Recovery;
+pub use section::{Authority, Captured, Evidence, HookResult, Section, Seen};
 pub use transaction::{Savepoint, Transaction};

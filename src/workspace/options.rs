@@ -2,13 +2,14 @@
 
 use super::Workspace;
 use super::recover;
+use super::section::{Authority, HookResult, Hooks};
 use super::state::State;
 use super::writers::{self, WriterOptions};
 use crate::{Result, Root};
 use std::time::Duration;
 
 /// How a workspace is opened and works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct WorkspaceOptions {
     pub(super) create: bool,
@@ -16,6 +17,7 @@ pub struct WorkspaceOptions {
     pub(super) checkpoint_bytes: u64,
     pub(super) checkpoint_every: Duration,
     pub(super) log: WriterOptions,
+    pub(super) hooks: Hooks,
 }
 
 impl Default for WorkspaceOptions {
@@ -26,6 +28,7 @@ impl Default for WorkspaceOptions {
             checkpoint_bytes: 4 << 20,
             checkpoint_every: Duration::from_secs(30),
             log: WriterOptions::default(),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -70,6 +73,19 @@ impl WorkspaceOptions {
             segment_len,
             max_segments,
         };
+        self
+    }
+
+    /// Registers a hook that gives back resources which a protected section has recorded under this name
+    /// ([`Section::resource`](super::Section::resource)), when that section is taken back, by whom ever: this
+    /// process, or one that finds it after a crash. It may be called more than once for one resource, if a
+    /// crash comes between, and it must not use the workspace.
+    pub fn hook(
+        mut self,
+        name: &str,
+        hook: impl Fn(&[u8], &Authority) -> HookResult + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.add(name, hook);
         self
     }
 
