@@ -153,6 +153,13 @@ fn a_damaged_log_hides_no_other() {
     ));
     assert_eq!(inspect(&state, 1).unwrap().records.len(), 2);
     assert_eq!(own(&state).index, 4);
+    // The damage alone counts as open work.
+    for dead in open_dead(&state).unwrap() {
+        if let Ok((log, found)) = dead.log {
+            log.release(found.last).unwrap();
+            log.close().unwrap();
+        }
+    }
     assert_eq!(first_with_open_work(&state).unwrap(), Some(2));
 }
 
