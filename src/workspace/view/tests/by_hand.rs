@@ -141,7 +141,11 @@ impl ByHand {
                     Renaming::NoReplace => RenameFlags::NOREPLACE,
                     Renaming::Exchange => RenameFlags::EXCHANGE,
                 };
-                rustix::fs::renameat_with(old.0, old.1, new.0, new.1, flags)
+                rustix::fs::renameat_with(old.0, old.1, new.0, new.1, flags).map_err(|e| match e {
+                    // xfs, of a directory that is not empty. POSIX lets it choose.
+                    Errno::EXIST if *how == Renaming::Replace => Errno::NOTEMPTY,
+                    e => e,
+                })
             }
             Op::Symlink { target, path } => {
                 if target.is_empty() {
