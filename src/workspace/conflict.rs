@@ -406,9 +406,8 @@ impl Workspace {
     /// A slot for a path as it is now, whose thing becomes an object.
     fn slot(&self, mapping: &mut Mapping, path: &Path) -> Result<Slot> {
         let (dir, name) = self.root.split(path)?;
-        let dir_path = self
-            .root
-            .canonicalize(path.parent().unwrap_or(Path::new("")));
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let dir_path = self.root.canonicalize(parent.unwrap_or(Path::new(".")));
         let dir_path = match dir_path {
             Ok(path) => path.as_os_str().as_bytes().to_vec(),
             Err(e) => return Err(e.with_operation(RESOLVE)),
