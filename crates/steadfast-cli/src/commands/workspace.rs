@@ -32,9 +32,11 @@ impl Place {
 
     /// An error of opening, which may be that there is no workspace.
     pub(super) fn missing(&self, error: Error) -> Failure {
-        let none = error.kind() == ErrorKind::NotFound && error.advice().is_none();
+        let none = error.kind() == ErrorKind::NotFound;
         let mut failure = self.fail(error);
         if none {
+            // The library's own is for programs.
+            failure.hints.retain(|(label, _)| *label != "advice");
             failure.advise("there is no workspace here; steadfast apply makes one");
         }
         failure
