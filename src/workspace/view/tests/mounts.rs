@@ -9,14 +9,16 @@ use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use std::fs;
 use std::path::Path;
 
-/// Runs `f` on a thread with mounts of its own, which go with it.
-fn with_own_mounts(test: &str, f: impl FnOnce() + Send) {
+/// Runs `f` with a tree that has mounts in it, on a thread with mounts of its own, which go with it.
+fn with_own_mounts(test: &str, f: impl FnOnce(&Path) + Send) {
     if !rustix::process::geteuid().is_root() {
         use std::io::Write;
         // Nobody is left to tell if stderr is closed.
         let _ = writeln!(std::io::stderr(), "SKIPPED {test}: needs root");
         return;
     }
+    // It is removed when the mounts in it are gone.
+    let dir = dir();
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // Deprecated for what it does with CLONE_FILES, which is not asked for here.
@@ -24,7 +26,8 @@ fn with_own_mounts(test: &str, f: impl FnOnce() + Send) {
             rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             mount_change("/", private).unwrap();
-            f();
+            build(dir.path());
+            f(dir.path());
         });
         thread
             .join()
@@ -45,10 +48,8 @@ fn build(top: &Path) {
 
 #[test]
 fn names_on_another_mount_are_refused() {
-    with_own_mounts("names_on_another_mount_are_refused", || {
-        let dir = dir();
-        build(dir.path());
-        let root = Root::open(dir.path()).unwrap();
+    with_own_mounts("names_on_another_mount_are_refused", |dir| {
+        let root = Root::open(dir).unwrap();
         let mut view = View::new(&root).unwrap();
         let path = |path: &str| path.into();
         let crossing = [
@@ -119,11 +120,9 @@ fn names_on_another_mount_are_refused() {
 
 #[test]
 fn a_root_that_stays_on_its_mount_refuses_others() {
-    with_own_mounts("a_root_that_stays_on_its_mount_refuses_others", || {
-        let dir = dir();
-        build(dir.path());
+    with_own_mounts("a_root_that_stays_on_its_mount_refuses_others", |dir| {
         let root = RootOptions::new().no_mount_crossing(true);
-        let root = root.open(dir.path()).unwrap();
+        let root = root.open(dir).unwrap();
         let mut view = View::new(&root).unwrap();
         for path in ["mnt/x", "d/f"] {
             let error = view.metadata(Path::new(path)).unwrap_err();
