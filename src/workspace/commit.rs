@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::identity::Ident;
-use super::mapping::Object;
+use super::mapping::{Object, Set};
 use super::plan::{Plan, describe};
 use super::stage::stage;
 use super::transaction::{Condition, Transaction};
@@ -80,12 +80,19 @@ pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
     let mut names = workspace.names();
     let staging = stage(&mut workspace.ctx(&mut names), draft)?;
     // What is committed is not the transaction's any more; what was overwritten in it, still is.
-    let committed: BTreeSet<&Name> = (staging.mapping().objects.iter())
-        .filter_map(|object| match object {
-            Object::New { staged, .. } => Some(staged),
+    let mapping = staging.mapping();
+    let new = mapping.objects.iter().filter_map(|object| match object {
+        Object::New { staged, .. } => Some(staged),
+        _ => None,
+    });
+    let in_place = mapping
+        .changes
+        .iter()
+        .filter_map(|change| match &change.what {
+            Set::Content { after, .. } => Some(after),
             _ => None,
-        })
-        .collect();
+        });
+    let committed: BTreeSet<&Name> = new.chain(in_place).collect();
     tx.files.retain(|name| !committed.contains(name));
     workspace.decide(claim, staging, std::mem::take(&mut tx.label))
 }

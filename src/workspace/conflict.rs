@@ -406,18 +406,19 @@ impl Workspace {
     /// A slot for a path as it is now, whose thing becomes an object.
     fn slot(&self, mapping: &mut Mapping, path: &Path) -> Result<Slot> {
         let (dir, name) = self.root.split(path)?;
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-        let dir_path = self.root.canonicalize(parent.unwrap_or(Path::new(".")));
-        let dir_path = match dir_path {
-            Ok(path) => path.as_os_str().as_bytes().to_vec(),
-            Err(e) => return Err(e.with_operation(RESOLVE)),
+        // The path without links, for those who look for the directory after a crash.
+        let above = match path.parent().filter(|above| !above.as_os_str().is_empty()) {
+            Some(above) => self.root.canonicalize(above),
+            None => Ok(PathBuf::new()),
         };
+        let above = above.map_err(|e| e.with_operation(RESOLVE))?;
+        let above = above.as_os_str().as_bytes();
         let place = mapping.places.len();
         mapping.places.push(Place::Existing {
-            path: if dir_path == b"." {
+            path: if above == b"." {
                 Vec::new()
             } else {
-                dir_path
+                above.to_vec()
             },
             ident: Ident::of(&dir.metadata()?),
             object: None,

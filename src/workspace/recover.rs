@@ -96,6 +96,9 @@ pub(super) fn on_open(
     let logs = writers::open_dead(state)?;
     let clean = |log: &DeadLog| matches!(&log.log, Ok((_, found)) if found.clean && found.records.is_empty());
     if logs.iter().all(clean) {
+        // The counter is not synced: a power cut may have taken it back, and never may a number be given out
+        // that the horizon covers.
+        state.ledger.raise(0)?;
         return Ok((Recovery::default(), logs.into_iter().find_map(own)));
     }
     // Whoever else is at it has some of the logs, and those that are left may not be all: all anew.
