@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the test binaries, built once, on every file system, without one kernel feature after the other, and
-# without privileges.
+# without privileges: MATRIX_JOBS of these at a time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,16 +20,19 @@ rows=(
   'ioctl(FICLONE)=EOPNOTSUPP'
 )
 
-# Runs every binary listed in $MATRIX_BINARIES ("DIRECTORY BINARY" lines) but $MATRIX_SKIP, through the command
-# in $@ if any.
+# Runs every binary listed in $MATRIX_BINARIES ("DIRECTORY BINARY" lines) but those of the names in $MATRIX_SKIP,
+# through the command in $@ if any.
 run_all() {
-  local dir binary log start failed=0
+  local dir binary name log start failed=0
   log=$(mktemp)
   while read -r dir binary; do
-    case ${binary##*/} in "${MATRIX_SKIP:-none}"-*) continue ;; esac
+    name=${binary##*/}
+    case " ${MATRIX_SKIP:-} " in *" ${name%-*} "*) continue ;; esac
     start=$SECONDS
     # A shell in the background ignores SIGINT, and so would everything below it.
-    if (cd "$dir" && env --default-signal "$@" "$binary" --nocapture) </dev/null >"$log" 2>&1; then
+    # The tests' own patience is ten minutes; what takes longer hangs, and this says what.
+    if (cd "$dir" && env --default-signal timeout -k 10 1800 "$@" "$binary" --nocapture) \
+      </dev/null >"$log" 2>&1; then
       printf '  ok %3d s  %s\n' $((SECONDS - start)) "${binary##*/}"
       grep -a 'SKIPPED' "$log" | sed 's/^/    /' || true
     else
@@ -66,6 +69,47 @@ unprivileged() {
   run_all "${nobody[@]}"
 }
 
+# The configurations: a name, where, and what is switched off.
+names=() places=() plans=() skips=() ways=()
+configuration() { # NAME PLACE [PLAN] [SKIP] [WAY]
+  names+=("$1") places+=("$2") plans+=("${3:-}") skips+=("${4:-}") ways+=("${5:---run}")
+}
+
+# Runs all configurations, as many at a time as there are processors: a good part of the tests waits for disks
+# and clocks. What each says is shown when it ends.
+run_configurations() {
+  local logs next=0 running=0 answer pid n jobs
+  local -A number=()
+  jobs=${MATRIX_JOBS:-$(nproc)}
+  logs=$(mktemp -d)
+  # Each in a process group of its own, so that it can be ended with all below it.
+  set -m
+  trap 'for pid in "${!number[@]}"; do kill -- "-$pid" 2>/dev/null; done; wait; rm -rf "$logs"; exit 130' \
+    INT TERM HUP
+  while [ "$next" -lt "${#names[@]}" ] || [ "$running" -gt 0 ]; do
+    if [ "$next" -lt "${#names[@]}" ] && [ "$running" -lt "$jobs" ]; then
+      (
+        if [ -n "${plans[$next]}" ]; then export STEADFAST_HOOK=${plans[$next]}; fi
+        MATRIX_SKIP=${skips[$next]} exec ci/mounts.sh -f "${places[$next]}" ci/matrix.sh "${ways[$next]}"
+      ) >"$logs/$next" 2>&1 </dev/null &
+      number[$!]=$next
+      next=$((next + 1)) running=$((running + 1))
+      continue
+    fi
+    answer=0
+    wait -n -p pid || answer=$?
+    n=${number[$pid]}
+    unset "number[$pid]"
+    running=$((running - 1))
+    echo "=== ${names[$n]}"
+    cat "$logs/$n"
+    if [ "$answer" -ne 0 ]; then failed+=("${names[$n]}"); fi
+  done
+  trap - INT TERM HUP
+  set +m
+  rm -rf "$logs"
+}
+
 case ${1:-} in
   --run) run_all ;;
   --unprivileged)
@@ -83,16 +127,20 @@ case ${1:-} in
       grep -v '/tidy-' >"$MATRIX_BINARIES"
     [ -s "$MATRIX_BINARIES" ]
 
-    failed=()
-    ci/mounts.sh ci/matrix.sh --run || failed+=('file systems')
-
+    # The slowest first, so that none of them is left for the end.
+    configuration 'without privileges' ext4 '' '' --unprivileged
+    for kind in btrfs overlay tmpfs ext4 xfs; do
+      # The power cuts of the model are in memory, wherever the rest is.
+      skip=power
+      if [ "$kind" = tmpfs ]; then skip=''; fi
+      configuration "on $kind" "$kind" '' "$skip"
+    done
     together=''
     for row in "${rows[@]}"; do
-      echo "=== without $row"
-      names=$(tr ';' '\n' <<<"$row" | sed 's/=[A-Z]*$//')
-      while read -r name; do
-        grep -rqF "\"$name\"" src/sys || { echo "no system call $name in src/sys"; exit 1; }
-      done <<<"$names"
+      calls=$(tr ';' '\n' <<<"$row" | sed 's/=[A-Z]*$//')
+      while read -r call; do
+        grep -rqF "\"$call\"" src/sys || { echo "no system call $call in src/sys"; exit 1; }
+      done <<<"$calls"
       plan="deny:${row//;/;deny:}"
       # On a file system that has it: tmpfs lacks reflinks of its own.
       where=tmpfs
@@ -100,18 +148,16 @@ case ${1:-} in
       # The tests of the resolvers choose between kernel and walk themselves, and use nothing else.
       skip=resolver
       case $row in openat2*) skip='' ;; esac
-      MATRIX_SKIP=$skip STEADFAST_HOOK=$plan ci/mounts.sh -f "$where" ci/matrix.sh --run || failed+=("without $row")
+      configuration "without $row" "$where" "$plan" "$skip"
       case $row in
         *EPERM | *';'*) ;;
         *) together="$together;$plan" ;;
       esac
     done
-    echo '=== without all of them'
-    STEADFAST_HOOK=$together ci/mounts.sh -f tmpfs ci/matrix.sh --run || failed+=('without all of them')
+    configuration 'without all of them' tmpfs "$together"
 
-    echo '=== without privileges'
-    ci/mounts.sh -f ext4 ci/matrix.sh --unprivileged || failed+=('without privileges')
-
+    failed=()
+    run_configurations
     if [ "${#failed[@]}" -gt 0 ]; then
       printf 'FAILED: %s\n' "${failed[@]}"
       exit 1

@@ -94,7 +94,16 @@ for kind in $kinds; do
   echo "--- $kind: $((SECONDS - start)) s"
   while [ "${#mounted[@]}" -gt 0 ]; do
     at=${mounted[-1]}
-    umount "$at" || { sleep 1 && umount "$at"; }
+    # A process that was killed may need a moment to be gone.
+    for try in {1..100}; do
+      if umount "$at" 2>/dev/null; then break; fi
+      if [ "$try" = 100 ]; then
+        echo "$0: what ran on $kind has left something that holds it"
+        failed+=("$kind: in use")
+        umount -l "$at"
+      fi
+      sleep 0.1
+    done
     unset 'mounted[-1]'
   done
   rm -f "$base"/*.img

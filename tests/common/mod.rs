@@ -3,6 +3,7 @@
 use std::process::{Child, Command};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
+use steadfast::sys::hook;
 
 /// Longer than anything takes, even on a busy machine: what is not there by then never comes. No test passes
 /// or fails by being faster than this.
@@ -42,6 +43,20 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
 pub(crate) fn dir() -> tempfile::TempDir {
     let base = std::env::var_os("STEADFAST_TEST_DIR").map_or_else(std::env::temp_dir, Into::into);
     tempfile::tempdir_in(base).unwrap()
+}
+
+/// Whether the environment switches system calls off (see `steadfast::sys::hook`).
+#[allow(dead_code)]
+pub(crate) fn switched_off() -> bool {
+    std::env::var(hook::ENV).is_ok_and(|plan| plan.contains("deny:"))
+}
+
+/// Whether an operation that makes these calls is to be put to every test. Where calls are switched off and it
+/// gets to none of them, it does what it does without that, and was put to every test there.
+#[allow(dead_code)]
+pub(crate) fn concerned(calls: &[&str]) -> bool {
+    let long = std::env::var_os("STEADFAST_LONG").is_some();
+    long || !switched_off() || calls.iter().any(|call| hook::denied_by_env(call))
 }
 
 /// Says that a test, or a part of one, did not run. Past the test harness, which keeps what a test prints to

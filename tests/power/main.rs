@@ -109,6 +109,9 @@ fn cut(
     let new = view(&top);
     let is_allowed = allowed(&old, &new);
     let last = history.borrow().clone();
+    if !common::concerned(&last.calls) {
+        return 0;
+    }
     let mut total = 0;
     let mut number = 0;
     for (moment, done) in moments
