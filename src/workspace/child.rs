@@ -28,6 +28,11 @@ pub(crate) fn options() -> WriterOptions {
     }
 }
 
+/// Whether this is one of many runs, each with other system calls switched off: a random test may be shorter.
+pub(crate) fn one_of_many() -> bool {
+    std::env::var(hook::ENV).is_ok_and(|plan| plan.contains("deny:"))
+}
+
 /// Says that a test did not run, past the harness, which keeps what a test prints to itself.
 pub(crate) fn skipped(test: &str, why: &str) {
     // Nobody is left to tell if stderr is closed.
@@ -108,7 +113,7 @@ fn works_for_another_test() {
         "hold" => {
             let state = State::open(&root, false).unwrap();
             let path = Want::exclusive(ClaimPath::new("a").unwrap());
-            let wait = Duration::from_secs(60);
+            let wait = Duration::from_secs(600);
             // Locks that are freed one by one between what is opened before and after them: if the mark were
             // not on the claim's own description, that would show.
             let _between = [(); 30].map(|()| {

@@ -1,7 +1,7 @@
 //! One holder, growing numbers, names, lists, and files that somebody replaces.
 
-use crate::common;
-use crate::support::{MINUTE, file, kind, leases, no_child, take};
+use crate::common::{self, no_child};
+use crate::support::{MINUTE, file, kind, leases, take};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -231,7 +231,7 @@ fn threads_are_alone_with_a_lease() {
                     _ => LeaseOptions::new().ttl(MINUTE),
                 };
                 for _ in 0..15 {
-                    let lease = options.acquire(&leases, "a", MINUTE).unwrap();
+                    let lease = options.acquire(&leases, "a", common::FOREVER).unwrap();
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                     let fence = lease.fence().get();
                     assert!(last.swap(fence, Ordering::SeqCst) < fence);

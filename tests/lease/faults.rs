@@ -1,7 +1,7 @@
 //! Every call fails once with every errno, and what a power cut finds.
 
-use crate::common;
-use crate::support::{MINUTE, file, kind, leases, long, no_child};
+use crate::common::{self, no_child};
+use crate::support::{MINUTE, file, kind, leases, long};
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,6 @@
 //! Holders in other processes: killed, stopped, forked.
 
-use crate::common::{self, Random};
+use crate::common::{self, Random, no_child, wait_until};
 use crate::support::{MINUTE, child_dir, file, kind, leases, output, spawn, take, wait_for};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, getpid, kill_process};
 use rustix::process::{pidfd_getfd, pidfd_open};
@@ -96,17 +96,21 @@ fn numbers_grow_through_a_thousand_holders_and_any_kill() {
     let mut children: Vec<Child> = (0..8).map(|_| start()).collect();
     let mut random = Random(8);
     let (mut kills, mut lines) = (0, 0);
-    while lines < 2 * wanted {
+    while lines < 2 * wanted || kills <= 10 {
         std::thread::sleep(Duration::from_millis(random.next() % 20));
+        // On a busy machine a child needs longer to begin, and none would come to anything.
+        wait_until("a holder", || {
+            lines = fs::read_to_string(tmp.path().join("log"))
+                .unwrap()
+                .lines()
+                .count();
+            lines > kills
+        });
         let child = random.below(children.len());
         children[child].kill().unwrap();
         children[child].wait().unwrap();
         children[child] = start();
         kills += 1;
-        lines = fs::read_to_string(tmp.path().join("log"))
-            .unwrap()
-            .lines()
-            .count();
     }
     fs::write(tmp.path().join("stop"), "").unwrap();
     for mut child in children {
@@ -131,7 +135,7 @@ fn numbers_grow_through_a_thousand_holders_and_any_kill() {
         }
     }
     println!("{granted} holders, {kills} kills");
-    assert!(granted >= wanted && kills > 10);
+    assert!(granted >= wanted);
     let lease = leases(tmp.path()).try_acquire("a").unwrap();
     assert!(lease.fence().get() > last);
 }
@@ -150,6 +154,8 @@ fn copy_of_descriptor(of: &std::path::Path) -> OwnedFd {
 /// A fork is a second value with the same descriptor, in a process with another number.
 #[test]
 fn a_forked_child_has_no_lease_and_ends_none() {
+    // A real child of another test would be one more, until its exec.
+    let _no_child = no_child();
     let tmp = common::dir();
     let dir = tmp.path().canonicalize().unwrap();
     let leases = leases(&dir);

@@ -1,9 +1,9 @@
 //! What the tests of leases share.
 
+use crate::common::FOREVER;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use steadfast::lease::{Lease, Leases};
 use steadfast::sys::hook::{self, Machine};
@@ -22,7 +22,7 @@ pub(crate) fn file(dir: &Path, name: &str) -> PathBuf {
 
 /// Waits for a lease that is free but for somebody's moment.
 pub(crate) fn take(leases: &Leases, name: &str) -> Lease {
-    leases.acquire(name, MINUTE).unwrap()
+    leases.acquire(name, FOREVER).unwrap()
 }
 
 pub(crate) fn kind<T: std::fmt::Debug>(result: steadfast::Result<T>) -> ErrorKind {
@@ -54,15 +54,6 @@ pub(crate) fn on<R>(machine: Machine, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Between fork and exec a child has the descriptors of all threads, and with them their locks.
-/// Where a test lets the giving back of a lock fail, no child may be on its way.
-static CHILDREN: RwLock<()> = RwLock::new(());
-
-/// As long as this lives, no test starts a child.
-pub(crate) fn no_child() -> RwLockReadGuard<'static, ()> {
-    CHILDREN.read().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The variable that makes a test the child of another: the directory.
 pub(crate) const CHILD: &str = "STEADFAST_TEST_LEASE";
 
@@ -82,8 +73,7 @@ pub(crate) fn spawn(name: &str, dir: &Path, plan: &str) -> Child {
         .env(CHILD, dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    let _alone = CHILDREN.write().unwrap_or_else(PoisonError::into_inner);
-    command.spawn().unwrap()
+    crate::common::spawn(&mut command)
 }
 
 /// Reads the child's output until a line has this.
