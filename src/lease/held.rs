@@ -143,8 +143,9 @@ impl Lease {
 
     /// Begins the time to live anew; a lease without one is only [checked](Self::check).
     ///
-    /// The new end counts from before the record is written. Two descriptors, a lock, reads, a
-    /// write and an fdatasync. The lock is waited for up to 2 s if somebody has it for a moment.
+    /// The new end counts from before the record is written. The file is opened, locked, read,
+    /// written, synced and read again. The lock is waited for up to 2 s if somebody has it for a
+    /// moment.
     ///
     /// # Errors
     /// As [`check`](Self::check): what is over cannot be renewed. [`ErrorKind::Busy`]: somebody has

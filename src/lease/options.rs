@@ -41,9 +41,9 @@ impl LeaseOptions {
     /// Takes the lease `name`, any bytes and at most [`MAX_NAME`](super::MAX_NAME) of them, or
     /// fails at once.
     ///
-    /// When this returns the new number is durable. Three calls to open, lock and look, three to
-    /// read, write and sync; the first taking of a name also makes its file and syncs two
-    /// directories. With a [ttl](Self::ttl) there are about three times as many.
+    /// When this returns the new number is durable. Four calls to open, look, lock and look again,
+    /// three to read, write and sync; the first taking of a name also makes its file and syncs two
+    /// directories. With a [ttl](Self::ttl) there are about three times as many, and one sync.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy): somebody holds it; the error's source is a
