@@ -183,6 +183,42 @@ fn a_lease_file_that_is_replaced_is_noticed() {
     }
 }
 
+/// The same between opening and locking it: the lock of a file that nobody finds any more is none.
+#[test]
+fn a_lease_file_that_is_replaced_while_it_is_locked_is_not_used() {
+    let tmp = common::dir();
+    let leases = leases(tmp.path());
+    for options in [LeaseOptions::new(), LeaseOptions::new().ttl(MINUTE)] {
+        drop(options.try_acquire(&leases, "a").unwrap());
+        let (here, mut done) = (file(tmp.path(), "a"), false);
+        let observer = move |name, _| {
+            if name == "fcntl(F_OFD_SETLK)" && !std::mem::replace(&mut done, true) {
+                let bytes = fs::read(&here).unwrap();
+                fs::remove_file(&here).unwrap();
+                fs::write(&here, bytes).unwrap();
+            }
+        };
+        let lease = hook::observe(observer, || options.try_acquire(&leases, "a")).unwrap();
+        lease.check().unwrap();
+        assert_eq!(kind(leases.try_acquire("a")), ErrorKind::Busy);
+    }
+}
+
+/// A file server that was started anew may have given the lock to somebody else.
+#[test]
+fn a_lock_that_is_lost_is_noticed() {
+    let tmp = common::dir();
+    let leases = leases(tmp.path());
+    let lease = leases.try_acquire("a").unwrap();
+    for errno in [Errno::AGAIN, Errno::ACCESS] {
+        hook::deny(&[("fcntl(F_OFD_SETLK)", errno)], || {
+            assert_eq!(kind(lease.check()), ErrorKind::Fenced);
+            assert_eq!(kind(lease.guard()), ErrorKind::Fenced);
+        });
+    }
+    lease.check().unwrap();
+}
+
 #[test]
 fn something_else_in_the_place_of_a_lease_or_the_folder_is_refused() {
     let tmp = common::dir();

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use steadfast::ErrorKind;
 use steadfast::lease::{Lease, LeaseOptions, LeaseState, Leases};
+use steadfast::sys::hook;
 
 /// A lease that was held four times, and the last number.
 fn used(dir: &Path) -> (Leases, u64) {
@@ -139,6 +140,28 @@ fn crc32c(bytes: &[u8]) -> u32 {
             (crc >> 1) ^ (0x82f6_3b78 * (crc & 1))
         })
     })
+}
+
+/// Who reads without the lock may see a record that is being written.
+#[test]
+fn a_record_that_is_being_written_is_read_again() {
+    let tmp = common::dir();
+    let (leases, last) = used(tmp.path());
+    let at = file(tmp.path(), "a");
+    let whole = fs::read(&at).unwrap();
+    for slot in [0, 4096] {
+        let mut torn = whole.clone();
+        torn[slot + 20] ^= 1;
+        fs::write(&at, &torn).unwrap();
+        let (path, bytes) = (at.clone(), whole.clone());
+        let observer = move |name, _| {
+            if name == "pread64" {
+                fs::write(&path, &bytes).unwrap();
+            }
+        };
+        let seen = hook::observe(observer, || leases.current("a"));
+        assert_eq!(seen.unwrap().unwrap().get(), last);
+    }
 }
 
 /// Damage under a holder's hands: it learns of it.
