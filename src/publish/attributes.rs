@@ -83,13 +83,13 @@ impl Preserve {
 
 /// What the caller asked for, whatever was there before.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Explicit {
-    pub(super) mode: Option<Mode>,
-    pub(super) uid: Option<Uid>,
-    pub(super) gid: Option<Gid>,
-    pub(super) atime: Option<Timespec>,
-    pub(super) mtime: Option<Timespec>,
-    pub(super) xattrs: Vec<(CString, Vec<u8>)>,
+pub(crate) struct Explicit {
+    pub(crate) mode: Option<Mode>,
+    pub(crate) uid: Option<Uid>,
+    pub(crate) gid: Option<Gid>,
+    pub(crate) atime: Option<Timespec>,
+    pub(crate) mtime: Option<Timespec>,
+    pub(crate) xattrs: Vec<(CString, Vec<u8>)>,
 }
 
 impl Explicit {
@@ -100,8 +100,8 @@ impl Explicit {
 
 /// The replaced file's attributes.
 #[derive(Debug)]
-pub(super) struct Old {
-    pub(super) meta: Metadata,
+pub(crate) struct Old {
+    pub(crate) meta: Metadata,
     xattrs: Vec<(CString, Vec<u8>)>,
     acl: Acl,
 }
@@ -117,12 +117,17 @@ enum Acl {
 }
 
 /// A failed step: the call and the errno.
-pub(super) type Failed = (&'static str, Errno);
+pub(crate) type Failed = (&'static str, Errno);
 
 impl Old {
+    /// Whether there are extended attributes or a list to keep.
+    pub(crate) fn has_xattrs(&self) -> bool {
+        !self.xattrs.is_empty() || self.acl != Acl::None
+    }
+
     /// Reads what is to be kept of `name` in `dir`, which `meta` says is a regular file or a directory. If
     /// it was replaced meanwhile, of what is there now, as long as that is of the same kind (else `EAGAIN`).
-    pub(super) fn read(
+    pub(crate) fn read(
         dir: impl AsFd,
         name: &Name,
         meta: Metadata,
@@ -199,7 +204,7 @@ fn not_kept(name: &CStr) -> Note {
 }
 
 /// Gives the new file, which has the facts `new`, its attributes.
-pub(super) fn apply(
+pub(crate) fn apply(
     fd: BorrowedFd<'_>,
     new: &Metadata,
     old: Option<&Old>,

@@ -28,7 +28,7 @@
 //! [`Durability::None`]: crate::Durability::None
 //! [`Durability::Full`]: crate::Durability::Full
 
-mod attributes;
+pub(crate) mod attributes;
 mod batch;
 mod existing;
 mod file;

@@ -37,6 +37,19 @@ pub(crate) fn fsuid() -> Result<Uid> {
     call("setfsuid", || Ok(Uid::from_raw(raw::fsuid())))
 }
 
+/// faccessat2(2) with `AT_EACCESS`, Linux 5.8: whether this process may write to and search the directory
+/// `dir`, asked without changing anything.
+///
+/// # Errors
+/// As faccessat2(2). `ENOSYS`: it cannot be asked.
+pub(crate) fn may_change(dir: impl AsFd) -> Result<()> {
+    use rustix::fs::Access;
+    retry("faccessat2", || {
+        let rights = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::accessat(dir.as_fd(), c".", rights, AtFlags::EACCESS)
+    })
+}
+
 /// The setting `fs.protected_symlinks`, from procfs; `None` where there is no procfs to ask.
 pub(crate) fn protected_symlinks() -> Option<bool> {
     let path = c"/proc/sys/fs/protected_symlinks";
@@ -49,6 +62,22 @@ pub(crate) fn protected_symlinks() -> Option<bool> {
         Ok(1) => Some(digit != *b"0"),
         _ => None,
     }
+}
+
+/// Whether this thread has the right of this number (capabilities(7)) in effect, from procfs; `None` where
+/// there is no procfs to ask.
+pub(crate) fn has_capability(number: u32) -> Option<bool> {
+    let path = c"/proc/thread-self/status";
+    let file = openat(CWD, path, OFlags::RDONLY, Mode::empty()).ok()?;
+    if !matches!(fs_kind(&file), Ok(FsKind::Proc)) {
+        return None;
+    }
+    let mut text = [0; 4096];
+    let len = read(&file, &mut text).ok()?;
+    let text = std::str::from_utf8(text.get(..len)?).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
+    let set = u64::from_str_radix(line.trim(), 16).ok()?;
+    Some(set >> number & 1 == 1)
 }
 
 #[cfg(test)]

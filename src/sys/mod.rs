@@ -59,7 +59,9 @@ pub use sync::{SyncRange, fdatasync, fsync, sync_file_range, syncfs};
 pub use unlink::{mkdirat, mkfifoat, mknodat, rmdirat, unlinkat};
 pub use xattr::{fgetxattr, flistxattr, fremovexattr, fsetxattr, getxattr};
 
-pub(crate) use lookup::{fsuid, link_facts, mount_by_handle, protected_symlinks};
+pub(crate) use lookup::{
+    fsuid, has_capability, link_facts, may_change, mount_by_handle, protected_symlinks,
+};
 pub(crate) use proc::{descriptor_link, process_id};
 
 /// What a system call gives: its value, or the kernel's errno.

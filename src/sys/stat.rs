@@ -153,6 +153,20 @@ impl Metadata {
         self.attribute(StatxAttributes::AUTOMOUNT)
     }
 
+    /// Whether it must not be changed, moved or removed by anybody (`chattr +i`); `None` if the file system
+    /// cannot tell.
+    #[must_use]
+    pub fn is_immutable(&self) -> Option<bool> {
+        self.attribute(StatxAttributes::IMMUTABLE)
+    }
+
+    /// Whether it can only be added to, and not be moved or removed (`chattr +a`); `None` if the file system
+    /// cannot tell.
+    #[must_use]
+    pub fn is_append_only(&self) -> Option<bool> {
+        self.attribute(StatxAttributes::APPEND)
+    }
+
     fn attribute(&self, bit: StatxAttributes) -> Option<bool> {
         let known = self.stx.stx_attributes_mask.contains(bit);
         known.then_some(self.stx.stx_attributes.contains(bit))

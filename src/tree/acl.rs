@@ -9,9 +9,10 @@ use std::ffi::CStr;
 /// The access list's attribute.
 pub(crate) const ACCESS: &CStr = c"system.posix_acl_access";
 /// A directory's list for what is made in it.
-const DEFAULT: &CStr = c"system.posix_acl_default";
+pub(crate) const DEFAULT: &CStr = c"system.posix_acl_default";
 
 const VERSION: u32 = 2;
+const USER_OBJ: u16 = 0x01;
 const GROUP_OBJ: u16 = 0x04;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
@@ -49,6 +50,30 @@ pub(crate) fn narrow_group(acl: &mut [u8]) {
         let others = find(acl, OTHER).map_or(0, |at| acl[at + 2]);
         acl[group + 2] &= others;
     }
+}
+
+/// What a new file gets of its directory's default list: the access list, and the mode. `wanted` is the
+/// mode that its maker asks for; the umask does not count. `None` if the bytes are no list.
+///
+/// Source: acl(5), object creation and default ACLs.
+pub(crate) fn inherit(default: &[u8], wanted: u32) -> Option<(Vec<u8>, u32)> {
+    group_rights(default)?;
+    let mut list = default.to_vec();
+    let has_mask = list[4..]
+        .chunks_exact(8)
+        .any(|e| e[..2] == MASK.to_le_bytes());
+    let group_class = if has_mask { MASK } else { GROUP_OBJ };
+    let mut mode = wanted & 0o7000;
+    for entry in list[4..].chunks_exact_mut(8) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        for (class, shift) in [(USER_OBJ, 6), (group_class, 3), (OTHER, 0)] {
+            if tag == class {
+                entry[2] &= (wanted >> shift & 7) as u8;
+                mode |= u32::from(entry[2]) << shift;
+            }
+        }
+    }
+    Some((list, mode))
 }
 
 /// The rights of owner, group and others (with set-user-id, set-group-id and sticky) that a copy may have

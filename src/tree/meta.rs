@@ -42,7 +42,7 @@ impl Default for Preserve {
 
 /// The mode of what an `O_PATH` descriptor is open on, which is no symlink: by fchmodat2(2), and before Linux
 /// 6.6 through procfs.
-pub(super) fn chmod_place(fd: BorrowedFd<'_>, mode: Mode) -> Result<(), Refused> {
+pub(crate) fn chmod_place(fd: BorrowedFd<'_>, mode: Mode) -> Result<(), Refused> {
     match sys::fchmod_empty_path(fd, mode) {
         // EPERM also comes from filters that do not know the call.
         Err(Errno::NOSYS | Errno::PERM) => {
@@ -60,7 +60,7 @@ pub(super) struct Missed {
     pub(super) xattrs: u64,
 }
 
-pub(super) type Refused = (&'static str, Errno);
+pub(crate) type Refused = (&'static str, Errno);
 
 /// A refusal that best effort lives with: rights, support, size.
 fn tolerable(e: Errno) -> bool {

@@ -26,6 +26,7 @@ mod work;
 
 pub use copy::{Copied, CopyOptions, Keep, Preserve, Special, copy, copy_watched};
 pub(crate) use copy::{copy_content, copy_file, copy_into};
+pub(crate) use meta::chmod_place;
 pub use remove::{MountCheck, RemoveOptions, Removed, remove, remove_watched};
 pub use sync::{SyncStrategy, Synced, sync, sync_watched};
 pub use walk::{Entry, Event, Walk};

@@ -23,6 +23,7 @@ mod incarnation;
 mod ledger;
 mod mapping;
 mod options;
+mod place;
 mod plan;
 mod private;
 mod realise;
@@ -34,6 +35,8 @@ mod setup;
 mod stage;
 #[allow(dead_code)] // Until the layer above calls it.
 mod state;
+#[cfg(test)]
+mod testbed;
 mod transaction;
 mod view;
 #[allow(dead_code)] // Until the layer above calls it.

@@ -181,3 +181,200 @@ pub(super) fn decode<T>(
 fn corrupt(what: Nonsense) -> Error {
     Error::of_kind(OPERATION, ErrorKind::Corrupt).with_advice(what)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::{Ident, Kind};
+    use super::super::mapping::{Attributes, Before, Body, Change, Object, Place, Set, Slot};
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn ident(ino: u64) -> Ident {
+        Ident {
+            kind: Kind::File,
+            ino,
+            btime: ino.is_multiple_of(2).then_some((-5, 999_999_999)),
+            len: 7 * ino,
+            mtime: (i64::MAX, 0),
+        }
+    }
+
+    fn new(body: Body) -> Object {
+        Object::New {
+            staged: name("00000001-0000000000000002"),
+            ident: ident(3),
+            body,
+            attr: Attributes {
+                mode: 0o644,
+                uid: 1,
+                gid: 2,
+                mtime: (3, 4),
+                atime: Some((5, 6)),
+                xattrs: vec![(b"user.a".to_vec(), vec![0, 255])],
+            },
+        }
+    }
+
+    /// Every sort of everything.
+    fn full() -> Commit {
+        let change = |what| Change { object: 0, what };
+        let slot = |place, before, after| Slot {
+            place,
+            name: name("n"),
+            path: b"d/n".to_vec(),
+            before,
+            after,
+        };
+        let places = vec![
+            Place::Existing {
+                path: b"a/b".to_vec(),
+                ident: ident(1),
+                object: Some(0),
+            },
+            Place::New(4),
+            Place::Keys,
+        ];
+        let objects = vec![
+            Object::Existing {
+                ident: ident(2),
+                slot: 1,
+            },
+            new(Body::Inline(b"content".to_vec())),
+            new(Body::Staged),
+            new(Body::Symlink(b"../x".to_vec())),
+            new(Body::Dir),
+            new(Body::Link(0)),
+            Object::Kept {
+                name: name("k"),
+                ident: ident(9),
+            },
+        ];
+        let slots = vec![
+            slot(0, Before::Nothing, Some(3)),
+            slot(1, Before::Object(2), None),
+            slot(2, Before::Anything, Some(6)),
+        ];
+        let changes = vec![
+            change(Set::Mode {
+                before: 1,
+                after: 2,
+            }),
+            change(Set::Owner {
+                before: (1, 2),
+                after: (3, 4),
+            }),
+            change(Set::Times {
+                before: (1, 2),
+                after: (3, 4),
+                atime: None,
+            }),
+            change(Set::Xattr {
+                name: b"user.x".to_vec(),
+                before: None,
+                after: Some(vec![]),
+            }),
+            change(Set::Content {
+                before: name("b"),
+                after: name("c"),
+            }),
+        ];
+        Commit {
+            number: 77,
+            incarnation: (Some([8; 16]), None),
+            time: (-1, 1),
+            label: b"label".to_vec(),
+            mapping: Mapping {
+                places,
+                objects,
+                slots,
+                changes,
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let commit = full();
+        let bytes = commit.encode();
+        assert_eq!(Commit::decode(&bytes).unwrap(), commit);
+        assert_eq!(Done::decode(&Done(5).encode()).unwrap(), Done(5));
+        let file = InFile::of(77, name("f"), &bytes);
+        assert_eq!(InFile::decode(&file.encode()).unwrap(), file);
+        assert_eq!(file.read(&bytes).unwrap(), commit);
+        let of_another = InFile::of(78, name("f"), &bytes);
+        for wrong in [file.read(&bytes[1..]), of_another.read(&bytes)] {
+            assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+        let empty = Commit::default();
+        assert_eq!(Commit::decode(&empty.encode()).unwrap(), empty);
+    }
+
+    #[test]
+    fn what_is_cut_short_or_goes_on_is_refused() {
+        let bytes = full().encode();
+        for len in 0..bytes.len() {
+            let error = Commit::decode(&bytes[..len]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{len}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        let error = Commit::decode(&longer).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let mut newer = bytes;
+        newer[0] = VERSION + 1;
+        let error = Commit::decode(&newer).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+
+    /// A flipped bit is refused, or gives a record that is written as it was read: nothing is guessed.
+    #[test]
+    fn no_flipped_bit_does_harm() {
+        let bytes = full().encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            match Commit::decode(&flipped) {
+                Ok(commit) => assert_eq!(commit.encode(), flipped, "{bit}"),
+                Err(e) => assert!(
+                    matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported),
+                    "{bit}"
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn references_are_checked() {
+        let refused = |spoil: fn(&mut Mapping)| {
+            let mut commit = full();
+            spoil(&mut commit.mapping);
+            let error = Commit::decode(&commit.encode()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+        };
+        refused(|m| m.slots[0].after = Some(7));
+        refused(|m| m.slots[0].place = 3);
+        refused(|m| m.slots[0].before = Before::Object(7));
+        refused(|m| m.places[1] = Place::New(7));
+        refused(|m| m.places[1] = Place::New(1));
+        refused(|m| m.objects[5] = new(Body::Link(5)));
+        refused(|m| m.objects[5] = new(Body::Link(4)));
+        refused(|m| m.changes[0].object = 1);
+        refused(|m| {
+            m.objects[0] = Object::Existing {
+                ident: ident(2),
+                slot: 3,
+            }
+        });
+        for bad in ["/a", "a/../b", "a//b", "a/"] {
+            let mut commit = full();
+            let Place::Existing { path, .. } = &mut commit.mapping.places[0] else {
+                unreachable!()
+            };
+            *path = bad.as_bytes().to_vec();
+            let error = Commit::decode(&commit.encode()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{bad}");
+        }
+    }
+}

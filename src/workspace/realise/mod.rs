@@ -1,14 +1,36 @@
 //! Making a mapping true: the one executor of commit, recovery and rollback.
 //!
 //! It looks where everything is and goes on from there, so that it may be stopped anywhere and run again, by
-//! anybody, as often as need be.
+//! anybody, as often as need be. What it finds that is neither as before nor as after stays where it is.
+//!
+//! Nothing that must survive is ever without a name. It stands at a name of the mapping, at a private name
+//! that the mapping records, or in `retired/` or `kept/`, where it is found again by what it is. So those
+//! folders may be cleared of what nobody owns only when no record is left to realise.
 
 #![allow(dead_code)] // Until the layer above calls it.
+
+mod anew;
+mod change;
+mod conflict;
+mod content;
+mod drop;
+mod locate;
+mod moves;
+mod place;
+mod state;
+#[cfg(test)]
+mod tests;
 
 use super::ctx::Ctx;
 use super::identity::Ident;
 use super::mapping::{Mapping, SlotIx};
-use crate::{DiskState, Error, ErrorKind, Name, Result};
+use crate::sys::Errno;
+use crate::{DiskState, Error, Name, Result};
+use state::Work;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+const OPERATION: &str = "carry out transaction";
 
 /// What is known about the state that the work begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +47,16 @@ pub(crate) enum Mode {
 pub(crate) struct Outcome {
     /// What was found changed by somebody else, and was left alone.
     pub(crate) conflicts: Vec<Found>,
+    /// What was to be removed and could not be: it is hidden in a private folder, and litter there.
+    pub(crate) left: Vec<Error>,
 }
 
 impl Outcome {
     pub(crate) fn of(conflicts: Vec<Found>) -> Self {
-        Self { conflicts }
+        Self {
+            conflicts,
+            left: Vec::new(),
+        }
     }
 }
 
@@ -41,7 +68,8 @@ pub(crate) struct Found {
     pub(crate) path: Vec<u8>,
     /// What is there; `None`: nothing, or its directory is gone.
     pub(crate) found: Option<Ident>,
-    /// The name in `kept/` of what the transaction wanted there, if that is anything and still exists.
+    /// The name in `kept/`, durable, of what the transaction wanted there, if that is anything and still
+    /// exists.
     pub(crate) kept: Option<Name>,
 }
 
@@ -57,9 +85,30 @@ pub(crate) enum Spot {
 ///
 /// # Errors
 /// Of the calls that it makes, with [`DiskState::Committed`]: it can be run again, with [`Mode::Again`].
-pub(crate) fn realise(_ctx: &mut Ctx<'_>, _mapping: &Mapping, _mode: Mode) -> Result<Outcome> {
-    Err(
-        Error::of_kind("realise transaction", ErrorKind::Unsupported)
-            .with_state(DiskState::Committed),
-    )
+pub(crate) fn realise(ctx: &mut Ctx<'_>, mapping: &Mapping, mode: Mode) -> Result<Outcome> {
+    let mut work = Work::new(ctx, mapping, mode);
+    work.run().map_err(|e| e.with_state(DiskState::Committed))?;
+    Ok(work.out)
+}
+
+impl Work<'_, '_, '_> {
+    fn run(&mut self) -> Result<()> {
+        self.open_places()?;
+        if self.mode == Mode::Again {
+            self.undo_displaced()?;
+            self.mend()?;
+        }
+        self.place_all()?;
+        self.retire_all()?;
+        self.change_all()?;
+        self.drop_all()?;
+        self.settle_kept()
+    }
+}
+
+#[cold]
+fn fail(call: &'static str, errno: Errno, path: &[u8]) -> Error {
+    Error::new(OPERATION, call, errno)
+        .with_path(OsStr::from_bytes(path))
+        .with_state(DiskState::Committed)
 }

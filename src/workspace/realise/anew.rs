@@ -1,0 +1,381 @@
+//! In recovery: what a crash has left incomplete, or lost, is made anew from the record.
+//!
+//! A file that has the recorded identity but not the recorded content, and was not modified since, is ours
+//! and torn. One that was modified later is somebody's work since, and stays. A file with another identity
+//! but the recorded length, time and content was made by an earlier recovery.
+
+use super::super::identity::{Kind, Stamp};
+use super::super::mapping::{Attributes, Body, Object, ObjectIx, Place, SlotIx};
+use super::super::place::{self, read_at, times, write_all};
+use super::state::{Aside, At, Folder, Pos, Work};
+use super::{Mode, fail};
+use crate::root::sync_names;
+use crate::sys::{
+    self, AsFd, BorrowedFd, Errno, Gid, Mode as FileMode, OFlags, OwnedFd, Uid, XattrFlags,
+};
+use crate::tree::acl;
+use crate::{Name, Result};
+use std::ffi::CString;
+
+/// How the content of a file compares with the recorded one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Whole,
+    /// Parts are missing or zero, and nothing else is there.
+    Torn,
+    Other,
+}
+
+impl Work<'_, '_, '_> {
+    /// Sees to it that every new object is somewhere, and whole.
+    pub(super) fn mend(&mut self) -> Result<()> {
+        // Links come last: what they are names of must be there.
+        for links in [false, true] {
+            for object in 0..self.ids.len() {
+                if let Object::New { body, .. } = &self.mapping.objects[object]
+                    && let Some(slot) = self.target[object]
+                    && self.is_link(object) == links
+                    && *body != Body::Staged
+                {
+                    self.mend_one(object, slot)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mend_one(&mut self, object: ObjectIx, slot: SlotIx) -> Result<()> {
+        self.follow_target(object, slot)?;
+        if self.is_satisfied(slot) {
+            if self.is_torn(object, Pos::Slot(slot))? {
+                self.torn.extend(self.slots[slot].thing());
+                return self.remake(object);
+            }
+            return Ok(());
+        }
+        if let Some(pos) = self.find_thoroughly(object)? {
+            if !self.is_torn(object, pos)? {
+                return Ok(());
+            }
+            let torn = self.at(pos).thing();
+            match pos {
+                // Nobody else has a private name.
+                Pos::Home(_) | Pos::Aside(_) => {
+                    if let Some((dir, name)) = self.name_at(pos) {
+                        sys::unlinkat(dir, name)
+                            .map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
+                    }
+                    self.set(pos, At::Empty);
+                }
+                Pos::Slot(_) => self.torn.extend(torn),
+            }
+            return self.remake(object);
+        }
+        if self.adopt(object, slot)? {
+            return Ok(());
+        }
+        self.remake(object)
+    }
+
+    /// A link to what was made anew is to be one of that.
+    fn follow_target(&mut self, object: ObjectIx, slot: SlotIx) -> Result<()> {
+        let Object::New {
+            body: Body::Link(to),
+            ..
+        } = &self.mapping.objects[object]
+        else {
+            return Ok(());
+        };
+        let now = self.ids[*to];
+        if self.is(object, &now) {
+            return Ok(());
+        }
+        let holds_old = |work: &Self, pos| {
+            let found = work.at(pos).thing();
+            found.filter(|found| work.is(object, found))
+        };
+        self.torn.extend(holds_old(self, Pos::Slot(slot)));
+        let home = Pos::Home(object);
+        if holds_old(self, home).is_some()
+            && let Some((dir, name)) = self.name_at(home)
+        {
+            sys::unlinkat(dir, name).map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
+            self.set(home, At::Empty);
+        }
+        self.ids[object] = now;
+        Ok(())
+    }
+
+    /// New directories that are nowhere: found where an earlier recovery has put them, or made anew. False
+    /// if there was nothing to do.
+    pub(super) fn remake_dirs(&mut self) -> Result<bool> {
+        if self.mode == Mode::First {
+            return Ok(false);
+        }
+        let mut any = false;
+        for object in 0..self.ids.len() {
+            let Object::New {
+                body: Body::Dir, ..
+            } = self.mapping.objects[object]
+            else {
+                continue;
+            };
+            let Some(slot) = self.target[object] else {
+                continue;
+            };
+            if self.find_any(object).is_some() {
+                continue;
+            }
+            let place = self.mapping.slots[slot].place;
+            if self.places[place].is_none() && matches!(self.mapping.places[place], Place::New(_)) {
+                // The directory above comes first.
+                continue;
+            }
+            if !self.adopt(object, slot)? {
+                self.remake(object)?;
+            }
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Takes what stands at the slot for the object, if an earlier recovery has made it.
+    fn adopt(&mut self, object: ObjectIx, slot: SlotIx) -> Result<bool> {
+        let here = Pos::Slot(slot);
+        let (At::Thing(found), Object::New { body, attr, .. }) =
+            (self.at(here), &self.mapping.objects[object])
+        else {
+            return Ok(false);
+        };
+        if self.is_ours(&found) {
+            return Ok(false);
+        }
+        let ours = match (body, found.kind) {
+            (Body::Inline(content), Kind::File) => {
+                let same = found.len == content.len() as u64 && found.mtime == attr.mtime;
+                same && match self.compare(here, content)? {
+                    Content::Whole => true,
+                    Content::Torn => {
+                        self.torn.push(found);
+                        false
+                    }
+                    Content::Other => false,
+                }
+            }
+            (Body::Symlink(target), Kind::Symlink) => self.has_text(here, target)?,
+            (Body::Dir, Kind::Dir) => self.has_rights(here, attr)?,
+            _ => false,
+        };
+        if ours {
+            self.ids[object] = found;
+        }
+        Ok(ours)
+    }
+
+    fn is_torn(&self, object: ObjectIx, pos: Pos) -> Result<bool> {
+        let (At::Thing(found), Object::New { body, attr, .. }) =
+            (self.at(pos), &self.mapping.objects[object])
+        else {
+            return Ok(false);
+        };
+        let private = !matches!(pos, Pos::Slot(_));
+        match body {
+            Body::Inline(content) => match self.compare(pos, content)? {
+                // Its inode is that of an earlier moment, and so its attributes may be.
+                Content::Whole => Ok(private && found.mtime != attr.mtime),
+                Content::Torn => Ok(private || found.mtime <= self.last_own(object, attr.mtime)),
+                Content::Other => Ok(private),
+            },
+            Body::Symlink(target) if private => self.has_text(pos, target).map(|same| !same),
+            _ => Ok(false),
+        }
+    }
+
+    /// The latest time of modification that our own making of a file can have left. One that was set to an
+    /// earlier time had that of its making before.
+    fn last_own(&self, object: ObjectIx, set: Stamp) -> Stamp {
+        const MAKING: i64 = 2;
+        match super::state::ident_of(&self.mapping.objects[object]).btime {
+            Some((seconds, nanos)) if set < (seconds, nanos) => {
+                (seconds.saturating_add(MAKING), nanos)
+            }
+            _ => set,
+        }
+    }
+
+    fn compare(&self, pos: Pos, content: &[u8]) -> Result<Content> {
+        let Some((dir, name)) = self.name_at(pos) else {
+            return Ok(Content::Other);
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = match sys::openat(dir, name, flags, FileMode::empty()) {
+            // It cannot be read: what is not known to be torn counts as whole.
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(Content::Whole),
+            done => done.map_err(|e| fail("openat", e, self.path(pos)))?,
+        };
+        let mut found = vec![0; content.len() + 1];
+        let len = read_at(&fd, &mut found, 0).map_err(|e| fail("pread64", e, self.path(pos)))?;
+        found.truncate(len);
+        Ok(if found == content {
+            Content::Whole
+        } else if len <= content.len()
+            && found
+                .iter()
+                .zip(content)
+                .all(|(is, was)| is == was || *is == 0)
+        {
+            Content::Torn
+        } else {
+            Content::Other
+        })
+    }
+
+    fn has_text(&self, pos: Pos, target: &[u8]) -> Result<bool> {
+        let Some((dir, name)) = self.name_at(pos) else {
+            return Ok(false);
+        };
+        let text = sys::readlinkat(dir, name).map_err(|e| fail("readlinkat", e, self.path(pos)))?;
+        Ok(text.as_bytes() == target)
+    }
+
+    fn has_rights(&self, pos: Pos, attr: &Attributes) -> Result<bool> {
+        let Some((dir, name)) = self.name_at(pos) else {
+            return Ok(false);
+        };
+        let meta = place::look(dir, name).map_err(|e| fail("statx", e, self.path(pos)))?;
+        // Until it is filled its owner may do everything.
+        let mode = meta.mode().as_raw_mode();
+        Ok((mode == attr.mode || mode == attr.mode | 0o700)
+            && meta.uid().as_raw() == attr.uid
+            && meta.gid().as_raw() == attr.gid)
+    }
+
+    /// Makes an object anew, durable, under its private name, or under a fresh one if that holds what was
+    /// displaced.
+    fn remake(&mut self, object: ObjectIx) -> Result<()> {
+        let Object::New {
+            staged, body, attr, ..
+        } = &self.mapping.objects[object]
+        else {
+            return Ok(());
+        };
+        let pos = if self.homes[object] == At::Empty {
+            Pos::Home(object)
+        } else {
+            let name = (self.ctx.names)()?;
+            self.asides.push(Aside {
+                folder: Folder::Staged,
+                name,
+                at: At::Empty,
+                of: Some(object),
+                drop: false,
+            });
+            Pos::Aside(self.asides.len() - 1)
+        };
+        let name = match pos {
+            Pos::Aside(aside) => self.asides[aside].name.clone(),
+            Pos::Home(_) | Pos::Slot(_) => staged.clone(),
+        };
+        if let Body::Link(to) = body {
+            let Some((dir, from)) = self.find_any(*to).and_then(|pos| self.name_at(pos)) else {
+                // What it is a name of is gone: a conflict, when its own name is due.
+                return Ok(());
+            };
+            sys::linkat(dir, from, self.ctx.staged, name.as_c_str())
+                .map_err(|e| fail("linkat", e, self.path_of(object)))?;
+        } else {
+            let path = self.path_of(object);
+            make(self.ctx.staged.as_fd(), &name, body, attr)
+                .map_err(|(call, e)| fail(call, e, path))?;
+        }
+        self.set(pos, At::Unknown);
+        let At::Thing(ident) = self.look(pos)? else {
+            return Err(fail("statx", Errno::NOENT, self.path_of(object)));
+        };
+        self.ids[object] = ident;
+        self.remade[object] = true;
+        Ok(())
+    }
+}
+
+type Failed = (&'static str, Errno);
+
+/// Makes a thing that is no link.
+fn make(
+    dir: BorrowedFd<'_>,
+    name: &Name,
+    body: &Body,
+    attr: &Attributes,
+) -> std::result::Result<(), Failed> {
+    let name = name.as_c_str();
+    match body {
+        Body::Inline(content) => {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            let mode = FileMode::RUSR | FileMode::WUSR;
+            let fd = sys::openat(dir, name, flags, mode).map_err(|e| ("openat", e))?;
+            // Not complete until it is synced; who finds it before sees that by its time.
+            write_all(&fd, content).map_err(|e| ("write", e))?;
+            dress(&fd, attr, attr.mode)?;
+            sys::futimens(&fd, &times(attr.atime, Some(attr.mtime)))
+                .map_err(|e| ("futimens", e))?;
+            sys::fsync(&fd).map_err(|e| ("fsync", e))
+        }
+        Body::Dir => {
+            sys::mkdirat(dir, name, FileMode::RWXU).map_err(|e| ("mkdirat", e))?;
+            let fd = place::open_in(dir, name).map_err(|e| ("openat", e))?;
+            dress(&fd, attr, attr.mode | 0o700)?;
+            // What exists may be moved into it, and has no other name then.
+            sync_names(fd.as_fd()).map_err(|e| ("fsync", e))?;
+            sync_names(dir).map_err(|e| ("fsync", e))
+        }
+        Body::Symlink(target) => {
+            let target =
+                CString::new(target.as_slice()).map_err(|_| ("symlinkat", Errno::INVAL))?;
+            sys::symlinkat(target.as_c_str(), dir, name).map_err(|e| ("symlinkat", e))?;
+            let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
+            match sys::fchownat(dir, name, Some(uid), Some(gid)) {
+                // It means the same whoever owns it.
+                Ok(()) | Err(Errno::PERM) => {}
+                Err(e) => return Err(("fchownat", e)),
+            }
+            sys::utimensat(dir, name, &times(attr.atime, Some(attr.mtime)))
+                .map_err(|e| ("utimensat", e))
+        }
+        Body::Staged | Body::Link(_) => Ok(()),
+    }
+}
+
+/// Owner, mode and extended attributes. Who recovers may have fewer rights than who committed: then what was
+/// meant for another owner or group does not fall to ours.
+fn dress(fd: &OwnedFd, attr: &Attributes, mode: u32) -> std::result::Result<(), Failed> {
+    let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
+    let born = place::facts(fd).map_err(|e| ("statx", e))?;
+    let mut owned = born.uid() == uid;
+    let mut grouped = born.gid() == gid;
+    if !(owned && grouped) {
+        match sys::fchown(fd, Some(uid), Some(gid)) {
+            Ok(()) => (owned, grouped) = (true, true),
+            Err(Errno::PERM) => grouped |= sys::fchown(fd, None, Some(gid)).is_ok(),
+            Err(e) => return Err(("fchown", e)),
+        }
+    }
+    acl::drop_inherited(fd.as_fd(), born.is_dir())?;
+    let list = |name: &[u8]| name == acl::ACCESS.to_bytes();
+    let has_list = attr.xattrs.iter().any(|(name, _)| list(name));
+    let mode = acl::permitted(mode, owned, grouped);
+    // The group's bits are the list's mask, and come with it.
+    let narrow = if has_list { mode & !0o070 } else { mode };
+    sys::fchmod(fd, FileMode::from_raw_mode(narrow)).map_err(|e| ("fchmod", e))?;
+    for (name, value) in &attr.xattrs {
+        if list(name) && !grouped {
+            continue;
+        }
+        let name = CString::new(name.as_slice()).map_err(|_| ("fsetxattr", Errno::INVAL))?;
+        match sys::fsetxattr(fd, name.as_c_str(), value, XattrFlags::empty()) {
+            // Not everybody may set every attribute; the content counts.
+            Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL) => {}
+            Err(e) => return Err(("fsetxattr", e)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! Changes of things that stay what they are: set if the value is as before, fine if it is as after, else
+//! somebody else's.
+
+use super::super::identity::Ident;
+use super::super::mapping::{Change, ObjectIx, Set};
+use super::super::place::{self, times};
+use super::state::{Pos, Work};
+use super::{Found, Spot, fail};
+use crate::sys::{self, AsFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Uid, XattrFlags};
+use crate::tree::{self, acl};
+use crate::{Name, Result};
+use std::ffi::CString;
+
+/// What became of one change.
+pub(super) enum Changed {
+    /// It is as it is to be.
+    Done,
+    /// It is neither as before nor as after; the name in `kept/` of what was to be there.
+    Conflict(Option<Name>),
+}
+
+impl Work<'_, '_, '_> {
+    pub(super) fn change_all(&mut self) -> Result<()> {
+        let changes = &self.mapping.changes;
+        let mut open: Option<(ObjectIx, OwnedFd)> = None;
+        for (at, change) in changes.iter().enumerate() {
+            let fd = match open.take() {
+                Some((object, fd)) if object == change.object => Some(fd),
+                _ => self.open_object_to_change(change.object)?,
+            };
+            let done = match &fd {
+                Some(fd) => self.change(change, fd)?,
+                None => Changed::Conflict(self.give_up_content(change)?),
+            };
+            if let Changed::Conflict(kept) = done {
+                let pos = self.place_of_change(change.object);
+                self.out.conflicts.push(Found {
+                    at: Spot::Change(at),
+                    path: pos.map_or(Vec::new(), |pos| self.path(pos).to_vec()),
+                    found: pos.and_then(|pos| self.at(pos).thing()),
+                    kept,
+                });
+            }
+            open = fd.map(|fd| (change.object, fd));
+        }
+        Ok(())
+    }
+
+    /// The slot where the object is, or should be.
+    fn place_of_change(&self, object: ObjectIx) -> Option<Pos> {
+        use super::super::mapping::Object;
+        let origin = match self.mapping.objects[object] {
+            Object::Existing { slot, .. } => Some(Pos::Slot(slot)),
+            Object::New { .. } | Object::Kept { .. } => None,
+        };
+        self.find_any(object)
+            .or(self.target[object].map(Pos::Slot))
+            .or(origin)
+    }
+
+    /// A descriptor for the object as a place, which opens nothing; `None` if it is gone.
+    fn open_object_to_change(&mut self, object: ObjectIx) -> Result<Option<OwnedFd>> {
+        let Some(pos) = self.place_of_change(object) else {
+            return Ok(None);
+        };
+        let Some((dir, name)) = self.name_at(pos) else {
+            return Ok(None);
+        };
+        let path = self.path(pos);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let fd = match sys::openat(dir, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => None,
+            done => Some(done.map_err(|e| fail("openat", e, path))?),
+        };
+        let found = match &fd {
+            Some(fd) => Some(Ident::of(
+                &place::facts(fd).map_err(|e| fail("statx", e, path))?,
+            )),
+            None => None,
+        };
+        self.set(pos, found.into());
+        Ok(fd.filter(|_| found.is_some_and(|found| self.is(object, &found))))
+    }
+
+    fn change(&mut self, change: &Change, fd: &OwnedFd) -> Result<Changed> {
+        let object = change.object;
+        let path = self
+            .place_of_change(object)
+            .map_or(&b""[..], |pos| self.path(pos));
+        let meta = place::facts(fd).map_err(|e| fail("statx", e, path))?;
+        match &change.what {
+            Set::Mode { before, after } => {
+                let found = meta.mode().as_raw_mode();
+                if found == *after {
+                    return Ok(Changed::Done);
+                }
+                // A change of owner clears set-user-id, and an access list sets the group's bits.
+                let (owner, list) = self.with(object);
+                let ignored = if owner { 0o6000 } else { 0 } | if list { 0o070 } else { 0 };
+                let like = |other: u32| found & !ignored == other & !ignored;
+                if like(*after) && list {
+                    return Ok(Changed::Done);
+                }
+                if !like(*before) && !like(*after) {
+                    return Ok(Changed::Conflict(None));
+                }
+                tree::chmod_place(fd.as_fd(), Mode::from_raw_mode(*after))
+                    .map_err(|(call, e)| fail(call, e, path))?;
+            }
+            Set::Owner { before, after } => {
+                let found = (meta.uid().as_raw(), meta.gid().as_raw());
+                if found == *after {
+                    return Ok(Changed::Done);
+                }
+                if found != *before {
+                    return Ok(Changed::Conflict(None));
+                }
+                let (uid, gid) = (Uid::from_raw(after.0), Gid::from_raw(after.1));
+                sys::fchownat(fd, c"", Some(uid), Some(gid))
+                    .map_err(|e| fail("fchownat", e, path))?;
+            }
+            Set::Times {
+                before,
+                after,
+                atime,
+            } => {
+                let found = Ident::of(&meta).mtime;
+                if found == *after && atime.is_none() {
+                    return Ok(Changed::Done);
+                }
+                // Of a directory the transaction itself may have changed it.
+                if found != *after && found != *before && !meta.is_dir() {
+                    return Ok(Changed::Conflict(None));
+                }
+                self.set_times(object, fd, &times(*atime, Some(*after)))?;
+            }
+            Set::Xattr {
+                name,
+                before,
+                after,
+            } => return self.change_xattr(fd, &meta, (name, before, after), path),
+            Set::Content { before, after } => {
+                return self.change_content(object, fd, &meta, before, after);
+            }
+        }
+        Ok(Changed::Done)
+    }
+
+    /// Whether the owner, and whether the access list of an object changes as well.
+    fn with(&self, object: ObjectIx) -> (bool, bool) {
+        let all = || self.mapping.changes.iter().filter(|c| c.object == object);
+        let owner = all().any(|c| matches!(c.what, Set::Owner { .. }));
+        let list = all()
+            .any(|c| matches!(&c.what, Set::Xattr { name, .. } if name == acl::ACCESS.to_bytes()));
+        (owner, list)
+    }
+
+    pub(super) fn set_times(
+        &self,
+        object: ObjectIx,
+        fd: &OwnedFd,
+        times: &sys::Timestamps,
+    ) -> Result<()> {
+        let pos = self.place_of_change(object);
+        let path = pos.map_or(&b""[..], |pos| self.path(pos));
+        match sys::utimensat(fd, c"", times) {
+            // Before Linux 5.8: by its name, which was found to be this thing's.
+            Err(Errno::INVAL | Errno::NOENT) => match pos.and_then(|pos| self.name_at(pos)) {
+                Some((dir, name)) => sys::utimensat(dir, name, times),
+                None => Err(Errno::NOENT),
+            },
+            done => done,
+        }
+        .map_err(|e| fail("utimensat", e, path))
+    }
+
+    fn change_xattr(
+        &self,
+        place: &OwnedFd,
+        meta: &Metadata,
+        (name, before, after): (&[u8], &Option<Vec<u8>>, &Option<Vec<u8>>),
+        path: &[u8],
+    ) -> Result<Changed> {
+        let Some(fd) = reopen(place, meta, OFlags::RDONLY, path)? else {
+            return Ok(Changed::Conflict(None));
+        };
+        let name = CString::new(name).map_err(|_| fail("fsetxattr", Errno::INVAL, path))?;
+        let found = sys::fgetxattr(&fd, name.as_c_str()).map_err(|e| fail("fgetxattr", e, path))?;
+        if found == *after {
+            return Ok(Changed::Done);
+        }
+        // A change of the mode shows in the access list.
+        let is_list = name.as_c_str() == acl::ACCESS;
+        if found != *before && !is_list {
+            return Ok(Changed::Conflict(None));
+        }
+        match after {
+            Some(value) => sys::fsetxattr(&fd, name.as_c_str(), value, XattrFlags::empty())
+                .map_err(|e| fail("fsetxattr", e, path))?,
+            None => match sys::fremovexattr(&fd, name.as_c_str()) {
+                Ok(()) | Err(Errno::NODATA) => {}
+                Err(e) => return Err(fail("fremovexattr", e, path)),
+            },
+        }
+        Ok(Changed::Done)
+    }
+}
+
+/// Opens what a descriptor is a place of, if it is a file or directory.
+///
+/// Through procfs, so that nothing that was put at its name meanwhile is opened.
+pub(super) fn reopen(
+    place: &OwnedFd,
+    meta: &Metadata,
+    flags: OFlags,
+    path: &[u8],
+) -> Result<Option<OwnedFd>> {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
+    if meta.is_dir() {
+        return sys::openat(place, c".", flags, Mode::empty())
+            .map(Some)
+            .map_err(|e| fail("openat", e, path));
+    }
+    if !meta.is_file() {
+        return Ok(None);
+    }
+    let (proc, number) =
+        sys::descriptor_link(place.as_fd()).map_err(|e| fail("openat", e, path))?;
+    sys::openat(&proc, number.as_c_str(), flags, Mode::empty())
+        .map(Some)
+        .map_err(|e| fail("openat", e, path))
+}

@@ -1,0 +1,103 @@
+//! Tests of realising: it is stopped and hindered at every call, and finished by another run.
+
+mod outsiders;
+mod power;
+mod scenes;
+mod stops;
+
+use super::super::mapping::Mapping;
+use super::super::stage::stage;
+use super::super::testbed::{World, short};
+use super::{Mode, Outcome, realise};
+use crate::Result;
+use scenes::Scene;
+use std::collections::BTreeMap;
+
+/// A transaction that is committed and not yet carried out.
+struct Ready {
+    world: World,
+    mapping: Mapping,
+}
+
+impl Ready {
+    fn of(scene: &Scene) -> Self {
+        let world = World::new();
+        (scene.prepare)(&world);
+        let mut draft = world.draft();
+        (scene.draft)(&mut draft);
+        let draft = draft.draft;
+        let mapping = world.with(|ctx| match stage(ctx, draft) {
+            Ok(staging) => staging.committed(),
+            Err(e) => panic!("{}: {e}", scene.name),
+        });
+        Self { world, mapping }
+    }
+
+    fn run(&self, mode: Mode) -> Result<Outcome> {
+        self.world.with(|ctx| realise(ctx, &self.mapping, mode))
+    }
+
+    /// All is new, and nothing is left.
+    fn check(&self, scene: &Scene, want: &BTreeMap<String, String>, what: &str) {
+        self.check_folders(scene, want, what, &["staged", "retired", "kept"]);
+    }
+
+    fn check_folders(
+        &self,
+        scene: &Scene,
+        want: &BTreeMap<String, String>,
+        what: &str,
+        folders: &[&str],
+    ) {
+        let shot = self.world.shot();
+        assert_eq!(shot, *want, "{}: {what}", scene.name);
+        for folder in folders {
+            let left = self.world.private(folder);
+            assert!(
+                left.is_empty(),
+                "{}: {what}: {folder}: {left:?}",
+                scene.name
+            );
+        }
+    }
+
+    /// Finishes the work, which finds nothing of anybody else's.
+    fn finish(&self, scene: &Scene, want: &BTreeMap<String, String>, what: &str) {
+        let outcome = self
+            .run(Mode::Again)
+            .unwrap_or_else(|e| panic!("{}: {what}: {e} {}", scene.name, short(&e)));
+        assert_eq!(outcome.conflicts, [], "{}: {what}", scene.name);
+        assert!(
+            outcome.left.is_empty(),
+            "{}: {what}: {:?}",
+            scene.name,
+            outcome.left
+        );
+        self.check(scene, want, what);
+    }
+}
+
+/// What the scene looks like in the end, from a run that nobody disturbs.
+fn after(scene: &Scene) -> BTreeMap<String, String> {
+    let ready = Ready::of(scene);
+    let outcome = ready
+        .run(Mode::First)
+        .unwrap_or_else(|e| panic!("{}: {e}", scene.name));
+    assert_eq!(outcome.conflicts, [], "{}", scene.name);
+    (scene.check)(&ready.world);
+    let shot = ready.world.shot();
+    ready.check(scene, &shot, "first");
+    // A second run has nothing to do.
+    ready.finish(scene, &shot, "again");
+    shot
+}
+
+#[test]
+fn every_scene_ends_as_it_should() {
+    for scene in scenes::all() {
+        after(&scene);
+        // Recovery alone comes to the same.
+        let want = after(&scene);
+        Ready::of(&scene).finish(&scene, &want, "recovery alone");
+    }
+}

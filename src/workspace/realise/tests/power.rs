@@ -1,0 +1,255 @@
+//! What a power cut may leave: calls that are not there, and new files that are empty, zero or missing.
+
+use super::{Ready, after, scenes, stops};
+use crate::sys::Errno;
+use crate::sys::hook::{self, Action, Plan};
+use crate::workspace::mapping::{Body, Object};
+use crate::workspace::realise::Mode;
+use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug)]
+enum Tear {
+    Empty,
+    Zeros,
+    Missing,
+}
+
+/// The names of an inode beneath `dir`.
+fn names(dir: &Path, ino: u64, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let meta = fs::symlink_metadata(entry.path()).unwrap();
+        if meta.is_dir() {
+            names(&entry.path(), ino, out);
+        } else if meta.ino() == ino {
+            out.push(entry.path());
+        }
+    }
+}
+
+/// Does to every new file that was not synced what a power cut may do.
+fn tear(ready: &Ready, how: Tear) {
+    for object in &ready.mapping.objects {
+        let Object::New {
+            ident,
+            body: Body::Inline(content),
+            ..
+        } = object
+        else {
+            continue;
+        };
+        let mut all = Vec::new();
+        names(ready.world.tmp.path(), ident.ino, &mut all);
+        let Some(first) = all.first() else {
+            continue;
+        };
+        let time = fs::metadata(first).unwrap().modified().unwrap();
+        let set = |time| {
+            let file = File::options().write(true).open(first).unwrap();
+            file.set_times(FileTimes::new().set_modified(time)).unwrap();
+        };
+        match how {
+            Tear::Empty => {
+                fs::write(first, b"").unwrap();
+                set(time - Duration::from_millis(1));
+            }
+            Tear::Zeros => {
+                fs::write(first, vec![0; content.len()]).unwrap();
+                set(time);
+            }
+            // Out of sight, so that its inode number is not taken for another file in the same instant.
+            Tear::Missing => {
+                let lost = ready.world.lost(ident.ino);
+                all.iter().for_each(|name| fs::rename(name, &lost).unwrap());
+                all.iter().skip(1).for_each(|name| {
+                    let _ = fs::remove_file(name);
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn torn_and_missing_files_are_made_anew() {
+    for denied in stops::denials() {
+        for scene in scenes::all() {
+            hook::deny(&denied, || {
+                let want = after(&scene);
+                for how in [Tear::Empty, Tear::Zeros, Tear::Missing] {
+                    let stride = if stops::long() { 1 } else { 3 };
+                    for at in (1..).step_by(stride) {
+                        let ready = Ready::of(&scene);
+                        let action = Action::FailAfter(Errno::IO);
+                        let plan = Some(Plan { at, action });
+                        let (_, calls) = hook::scope(plan, || ready.run(Mode::First));
+                        tear(&ready, how);
+                        let what = format!("{denied:?} {how:?} after {at} {:?}", calls.last());
+                        ready.finish(&scene, &want, &what);
+                        if (calls.len() as u64) < at {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// A file that somebody has worked on since is theirs, even if it looks like one that was cut short.
+#[test]
+fn a_later_edit_is_not_taken_for_a_torn_file() {
+    let scene = &scenes::all()[0];
+    let ready = Ready::of(scene);
+    ready.run(Mode::First).unwrap();
+    fs::write(ready.world.path("a"), b"").unwrap();
+    let outcome = ready.run(Mode::Again).unwrap();
+    assert_eq!(outcome.conflicts, []);
+    assert_eq!(ready.world.read("a"), b"");
+}
+
+/// Everything that changes names, as one step that a power cut may leave out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Rename(PathBuf, PathBuf),
+    Exchange(PathBuf, PathBuf),
+    Link(PathBuf, PathBuf),
+    Unlink(PathBuf),
+}
+
+type Shot = Vec<(PathBuf, u64)>;
+
+fn inodes(dir: &Path, top: &Path, out: &mut Shot) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let meta = fs::symlink_metadata(entry.path()).unwrap();
+        out.push((
+            entry.path().strip_prefix(top).unwrap().to_owned(),
+            meta.ino(),
+        ));
+        if meta.is_dir() {
+            inodes(&entry.path(), top, out);
+        }
+    }
+    out.sort();
+}
+
+/// The step between two moments, if it is one; what is below a directory goes with it.
+fn step(before: &Shot, after: &Shot) -> Option<Step> {
+    let gone: Vec<_> = before.iter().filter(|e| !after.contains(e)).collect();
+    let come: Vec<_> = after.iter().filter(|e| !before.contains(e)).collect();
+    let top = |list: &[&(PathBuf, u64)]| -> Vec<(PathBuf, u64)> {
+        let below = |e: &(PathBuf, u64)| list.iter().any(|o| o.0 != e.0 && e.0.starts_with(&o.0));
+        list.iter()
+            .filter(|e| !below(e))
+            .map(|e| (*e).clone())
+            .collect()
+    };
+    match (&top(&gone)[..], &top(&come)[..]) {
+        ([], []) => None,
+        ([(from, _)], []) => Some(Step::Unlink(from.clone())),
+        ([], [(to, ino)]) => {
+            let from = before.iter().find(|e| e.1 == *ino);
+            Some(Step::Link(from.unwrap().0.clone(), to.clone()))
+        }
+        ([(from, a)], [(to, b)]) if a == b => Some(Step::Rename(from.clone(), to.clone())),
+        ([(a, _), (b, _)], [(c, _), (d, _)]) if (a, b) == (c, d) => {
+            Some(Step::Exchange(a.clone(), b.clone()))
+        }
+        other => panic!("no single step: {other:?}"),
+    }
+}
+
+impl Step {
+    fn names(&self) -> Vec<&PathBuf> {
+        match self {
+            Self::Rename(a, b) | Self::Exchange(a, b) | Self::Link(a, b) => vec![a, b],
+            Self::Unlink(a) => vec![a],
+        }
+    }
+
+    /// Whether a crash can leave this one without the other only.
+    fn needs(&self, earlier: &Self) -> bool {
+        let near = |a: &PathBuf, b: &PathBuf| a.starts_with(b) || b.starts_with(a);
+        let names = earlier.names();
+        self.names()
+            .iter()
+            .any(|a| names.iter().any(|b| near(a, b)))
+    }
+
+    fn redo(&self, top: &Path) {
+        use crate::sys::{CWD, RenameFlags, renameat2};
+        let rename = |a: &Path, b: &Path, flags| {
+            renameat2(CWD, top.join(a), CWD, top.join(b), flags).unwrap();
+        };
+        match self {
+            Self::Rename(a, b) => rename(a, b, RenameFlags::empty()),
+            Self::Exchange(a, b) => rename(a, b, RenameFlags::EXCHANGE),
+            Self::Link(a, b) => fs::hard_link(top.join(a), top.join(b)).unwrap(),
+            Self::Unlink(a) if top.join(a).symlink_metadata().unwrap().is_dir() => {
+                fs::remove_dir(top.join(a)).unwrap();
+            }
+            Self::Unlink(a) => fs::remove_file(top.join(a)).unwrap(),
+        }
+    }
+}
+
+/// Any of the steps may be missing, as long as none is there that works on the names of a missing one. A
+/// sync makes all before it durable.
+#[test]
+fn any_steps_may_be_lost() {
+    const MOST: usize = 9;
+    let mut states = 0;
+    // Content that is written in place is no step, and is synced before the steps that follow it.
+    for scene in scenes::all().into_iter().filter(|s| s.name != "in place") {
+        let want = after(&scene);
+        let ready = Ready::of(&scene);
+        let top = ready.world.tmp.path().to_owned();
+        let (mut steps, mut synced) = (Vec::new(), 0);
+        let recorded = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let (log, at) = (recorded.clone(), top.clone());
+        let mut last = Vec::new();
+        inodes(&top, &top, &mut last);
+        hook::observe(
+            move |call, _| {
+                let mut now = Vec::new();
+                inodes(&at, &at, &mut now);
+                log.borrow_mut().push((call, now));
+            },
+            || ready.run(Mode::First).unwrap(),
+        );
+        for (call, now) in recorded.borrow().iter() {
+            steps.extend(step(&last, now));
+            if call.contains("sync") {
+                synced = steps.len();
+            }
+            last.clone_from(now);
+        }
+        drop(ready);
+        let open = (steps.len() - synced).min(MOST);
+        for set in 0..1u32 << open {
+            // What is past the open steps did not happen.
+            let mut done: Vec<&Step> = steps[..synced].iter().collect();
+            let mut lost: Vec<&Step> = Vec::new();
+            let mut possible = true;
+            for (bit, step) in steps[synced..synced + open].iter().enumerate() {
+                if set >> bit & 1 == 0 {
+                    lost.push(step);
+                } else if lost.iter().any(|earlier| step.needs(earlier)) {
+                    possible = false;
+                } else {
+                    done.push(step);
+                }
+            }
+            if !possible {
+                continue;
+            }
+            let ready = Ready::of(&scene);
+            done.iter()
+                .for_each(|step| step.redo(ready.world.tmp.path()));
+            ready.finish(&scene, &want, &format!("only {done:?}"));
+            states += 1;
+        }
+    }
+    assert!(states > 100, "{states}");
+}

@@ -1,0 +1,313 @@
+//! Making everything new before the commit, under private names, so that what can fail fails there.
+
+#![allow(dead_code)] // Until the layer above calls it.
+
+mod change;
+mod check;
+mod content;
+mod make;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use super::ctx::Ctx;
+use super::draft::{Draft, DraftObject};
+use super::identity::Ident;
+use super::mapping::{Change, Mapping, Object, ObjectIx, Place, PlaceIx, Slot};
+use super::place::{self, Held};
+use crate::publish::Note;
+use crate::root::resolve_error;
+use crate::sys::{self, AsFd, BorrowedFd, Errno, Metadata, OwnedFd};
+use crate::{Dir, Error, ErrorKind, Name, Result};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use sync::ToSync;
+
+const OPERATION: &str = "prepare transaction";
+
+/// Contents up to this length travel in the record.
+const INLINE: usize = 16 << 10;
+/// As long as they are not more than this together.
+const INLINE_ALL: usize = 512 << 10;
+
+/// What was made for a transaction that is not committed yet. Dropped, it is removed again.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Staging<'a> {
+    mapping: Mapping,
+    notes: Vec<Note>,
+    /// What is to be removed if there is no commit.
+    made: Vec<Made<'a>>,
+}
+
+#[derive(Debug)]
+struct Made<'a> {
+    dir: &'a Dir,
+    name: Name,
+    is_dir: bool,
+}
+
+impl Staging<'_> {
+    /// Of a mapping for which nothing has to be made.
+    pub(crate) fn of(mapping: Mapping) -> Self {
+        Self {
+            mapping,
+            notes: Vec::new(),
+            made: Vec::new(),
+        }
+    }
+
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// What could not be kept of the files that are replaced.
+    pub(crate) fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The commit is, or may be, durable: what was made stays.
+    pub(crate) fn committed(mut self) -> Mapping {
+        self.made.clear();
+        std::mem::take(&mut self.mapping)
+    }
+
+    /// Removes all of it.
+    ///
+    /// # Errors
+    /// As unlink(2); what could not be removed is litter that a later recovery removes.
+    pub(crate) fn discard(mut self) -> Result<()> {
+        self.remove_made()
+            .map_err(|(e, name)| Error::new(OPERATION, "unlinkat", e).with_left(name))
+    }
+
+    /// Goes on after an error, and gives the first one.
+    fn remove_made(&mut self) -> std::result::Result<(), (Errno, Name)> {
+        let mut first = Ok(());
+        // Last things first: a directory before what it was made in.
+        while let Some(made) = self.made.pop() {
+            let name = made.name.as_c_str();
+            let done = if made.is_dir {
+                sys::rmdirat(made.dir, name)
+            } else {
+                sys::unlinkat(made.dir, name)
+            };
+            match done {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => first = first.and(Err((e, made.name))),
+            }
+        }
+        first
+    }
+}
+
+impl Drop for Staging<'_> {
+    fn drop(&mut self) {
+        // Nobody is left to tell; what stays is litter that a later recovery removes.
+        let _ = self.remove_made();
+    }
+}
+
+/// Makes what the draft needs.
+///
+/// # Errors
+/// Nothing is changed, and what was made is removed. Whatever stands against the transaction and can be
+/// known beforehand is found here: permissions, space, mounts.
+pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> {
+    let mut work = Work {
+        places: Vec::new(),
+        facts: vec![None; draft.objects.len()],
+        objects: vec![None; draft.objects.len()],
+        changes: Vec::new(),
+        room: INLINE_ALL,
+        sync: ToSync::default(),
+        out: Staging {
+            mapping: Mapping::default(),
+            notes: Vec::new(),
+            made: Vec::new(),
+        },
+        defaults: [None, None],
+        ctx,
+        draft: &draft,
+    };
+    match work.run() {
+        Ok(()) => {
+            let (objects, changes) = (work.objects, work.changes);
+            let mut out = work.out;
+            out.mapping = Mapping {
+                objects: objects.into_iter().flatten().collect(),
+                changes,
+                places: draft.places,
+                slots: draft.slots,
+            };
+            Ok(out)
+        }
+        Err(error) => Err(match work.out.remove_made() {
+            Ok(()) => error,
+            Err((_, name)) => error.with_left(name),
+        }),
+    }
+}
+
+/// An open place.
+struct Opened<'a> {
+    dir: Held<'a>,
+    meta: Metadata,
+    /// The default access list, once somebody has asked for it.
+    default_list: Option<Option<Vec<u8>>>,
+}
+
+struct Work<'c, 'a> {
+    ctx: &'c mut Ctx<'a>,
+    draft: &'c Draft,
+    out: Staging<'a>,
+    /// Those that are there already.
+    places: Vec<Option<Opened<'a>>>,
+    /// Of existing objects.
+    facts: Vec<Option<Metadata>>,
+    objects: Vec<Option<Object>>,
+    changes: Vec<Change>,
+    /// How much more content the record takes.
+    room: usize,
+    sync: ToSync,
+    /// What the umask makes of the mode of a new file and a new directory, once somebody has asked.
+    defaults: [Option<u32>; 2],
+}
+
+impl<'c> Work<'c, '_> {
+    fn run(&mut self) -> Result<()> {
+        self.open_places()?;
+        self.check()?;
+        for (at, object) in self.draft.objects.iter().enumerate() {
+            if let DraftObject::Existing { ident, slot } = object {
+                self.objects[at] = Some(Object::Existing {
+                    ident: *ident,
+                    slot: *slot,
+                });
+            }
+        }
+        for at in self.makers_first() {
+            self.make(at)?;
+        }
+        for change in &self.draft.changes {
+            self.change(change)?;
+        }
+        std::mem::take(&mut self.sync).run(self.ctx.staged, self.ctx.kept)
+    }
+
+    fn open_places(&mut self) -> Result<()> {
+        for place in &self.draft.places {
+            let opened = match place {
+                Place::Existing { path, ident, .. } => {
+                    let shown = Path::new(OsStr::from_bytes(path));
+                    let (dir, meta) = place::open(self.ctx.root, path)
+                        .map_err(|e| resolve_error(OPERATION, e, shown))?;
+                    if !ident.is(&Ident::of(&meta)) {
+                        return Err(changed(path));
+                    }
+                    Some(Opened::new(dir, meta))
+                }
+                Place::Keys => {
+                    let dir = Held::Borrowed(self.ctx.keys.as_fd());
+                    let meta = place::facts(&dir).map_err(|e| Error::new(OPERATION, "statx", e))?;
+                    Some(Opened::new(dir, meta))
+                }
+                Place::New(_) => None,
+            };
+            self.places.push(opened);
+        }
+        Ok(())
+    }
+
+    /// The objects to make, so that each comes after those that it refers to: directories before what is
+    /// in them, links last.
+    fn makers_first(&self) -> Vec<ObjectIx> {
+        use super::draft::NewContent;
+        let mut order = Vec::new();
+        for (at, object) in self.draft.objects.iter().enumerate() {
+            if let DraftObject::New { content, .. } = object {
+                let rank = match content {
+                    NewContent::Link(_) => usize::MAX,
+                    _ => self.slot_of(at).map_or(0, |slot| self.depth(slot.place)),
+                };
+                order.push((rank, at));
+            }
+        }
+        order.sort_unstable();
+        order.into_iter().map(|(_, at)| at).collect()
+    }
+
+    /// The first slot that an object is to stand at.
+    fn slot_of(&self, object: ObjectIx) -> Option<&'c Slot> {
+        self.draft.slots.iter().find(|s| s.after == Some(object))
+    }
+
+    /// How many new directories a place is in, itself included.
+    fn depth(&self, place: PlaceIx) -> usize {
+        let (mut depth, mut place) = (0, place);
+        while let Some(Place::New(object)) = self.draft.places.get(place)
+            && depth <= self.draft.places.len()
+        {
+            depth += 1;
+            match self.slot_of(*object) {
+                Some(slot) => place = slot.place,
+                None => break,
+            }
+        }
+        depth
+    }
+
+    /// The directory and name of an existing object.
+    fn existing(&self, object: ObjectIx) -> Result<(BorrowedFd<'_>, &'c Slot)> {
+        if let Some(DraftObject::Existing { slot, .. }) = self.draft.objects.get(object)
+            && let Some(slot) = self.draft.slots.get(*slot)
+            && let Some(Some(place)) = self.places.get(slot.place)
+        {
+            return Ok((place.dir.as_fd(), slot));
+        }
+        Err(Error::of_kind(OPERATION, ErrorKind::InvalidInput)
+            .with_advice("a thing that exists has no place"))
+    }
+
+    /// Opens an existing regular file, which must be the one that is meant.
+    fn open_existing(&self, object: ObjectIx, flags: sys::OFlags) -> Result<OwnedFd> {
+        use sys::{Mode, OFlags};
+        let (dir, slot) = self.existing(object)?;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = sys::openat(dir, slot.name.as_c_str(), flags, Mode::empty())
+            .map_err(|e| fail("openat", e, &slot.path))?;
+        let meta = place::facts(&fd).map_err(|e| fail("statx", e, &slot.path))?;
+        match &self.draft.objects[object] {
+            DraftObject::Existing { ident, .. } if ident.is_unchanged(&Ident::of(&meta)) => Ok(fd),
+            _ => Err(changed(&slot.path)),
+        }
+    }
+
+    /// The path that an error about an object names.
+    fn path_of(&self, object: ObjectIx) -> &'c [u8] {
+        self.slot_of(object).map_or(b"", |slot| &slot.path)
+    }
+}
+
+impl<'a> Opened<'a> {
+    fn new(dir: Held<'a>, meta: Metadata) -> Self {
+        Self {
+            dir,
+            meta,
+            default_list: None,
+        }
+    }
+}
+
+#[cold]
+fn fail(call: &'static str, errno: Errno, path: &[u8]) -> Error {
+    Error::new(OPERATION, call, errno).with_path(OsStr::from_bytes(path))
+}
+
+#[cold]
+fn changed(path: &[u8]) -> Error {
+    Error::of_kind(OPERATION, ErrorKind::Changed)
+        .with_path(OsStr::from_bytes(path))
+        .with_advice("somebody changed it meanwhile: begin again")
+}
