@@ -325,8 +325,7 @@ impl Drop for Held {
 /// Takes the log's lock, or fails at once.
 pub(super) fn lock(dir: &Dir, op: &'static str) -> Result<Held> {
     let fail = |call| move |e| Error::new(op, call, e).with_path("lock");
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let fd = sys::openat(dir, c"lock", flags, Mode::RUSR | Mode::WUSR).map_err(fail("openat"))?;
+    let fd = open_lock(dir).map_err(|(call, e)| fail(call)(e))?;
     let busy = |advice| {
         let error = Error::of_kind(op, ErrorKind::Busy).with_path("lock");
         Err(error.with_advice(advice))
@@ -345,6 +344,32 @@ pub(super) fn lock(dir: &Dir, op: &'static str) -> Result<Held> {
         return busy("the lock file was removed meanwhile");
     }
     Ok(held)
+}
+
+/// Opens the lock file, which is made if it is missing, with mode 0600 whatever the umask.
+fn open_lock(dir: &Dir) -> Result<OwnedFd, (&'static str, Errno)> {
+    const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let open = |more| sys::openat(dir, c"lock", flags | more, MODE);
+    match open(OFlags::empty()) {
+        Err(Errno::NOENT) => match open(OFlags::CREATE | OFlags::EXCL) {
+            Ok(fd) => {
+                sys::fchmod(&fd, MODE).map_err(|e| ("fchmod", e))?;
+                return Ok(fd);
+            }
+            // Somebody was faster.
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(("openat", e)),
+        },
+        // Whoever made it has not set its mode yet, or died before; if it is somebody else's, it stays shut.
+        Err(Errno::ACCESS) if sys::fchmodat(dir, c"lock", MODE).is_ok() => {}
+        done => return done.map_err(|e| ("openat", e)),
+    }
+    match open(OFlags::empty()) {
+        Err(Errno::ACCESS) if sys::fchmodat(dir, c"lock", MODE).is_ok() => open(OFlags::empty()),
+        done => done,
+    }
+    .map_err(|e| ("openat", e))
 }
 
 /// Opens all segments and reads how they begin.

@@ -251,6 +251,8 @@ pub(super) fn create(
 }
 
 fn fill(fd: &OwnedFd, header: &Header, frames: &[u8]) -> Result<(), (&'static str, Errno)> {
+    // Whatever the umask: it may take rights from the owner, who could not open it again.
+    sys::fchmod(fd, Mode::RUSR | Mode::WUSR).map_err(|e| ("fchmod", e))?;
     let mut at = 0;
     let mut put = |bytes: &[u8]| {
         let done = write_all(fd, at, bytes).map_err(|e| ("pwrite64", e));

@@ -46,8 +46,10 @@ pub(super) fn from_file(ctx: &mut Ctx<'_>, from: BorrowedFd<'_>) -> Result<Stage
 /// A file that is durable, with its name, when this returns.
 pub(super) fn durable(ctx: &mut Ctx<'_>, content: &[u8]) -> Result<Name> {
     let file = from_reader(ctx, &mut &content[..])?;
-    let synced = sys::fsync(&file.fd)
-        .map_err(|e| ("fsync", e))
+    // Whatever the umask: whoever recovers must be able to open it again.
+    let synced = sys::fchmod(&file.fd, Mode::RUSR | Mode::WUSR)
+        .map_err(|e| ("fchmod", e))
+        .and_then(|()| sys::fsync(&file.fd).map_err(|e| ("fsync", e)))
         .and_then(|()| sync_names(ctx.staged.as_fd()).map_err(|e| ("fsync", e)));
     match synced {
         Ok(()) => Ok(file.name),
