@@ -103,6 +103,8 @@ impl Work<'_, '_, '_> {
             .collect();
         if drops.iter().any(|(_, found)| found.kind == Kind::Dir) {
             self.sync_survivors()?;
+        } else if drops.iter().any(|(pos, _)| self.dirty.contains(pos)) {
+            self.sync_dirty()?;
         }
         for (pos, found) in drops {
             match self.lost() {

@@ -224,7 +224,10 @@ impl Work<'_, '_, '_> {
             At::Thing(found) => self.asides[aside].drop = !self.survives(&found),
             At::Empty | At::Unknown => {}
         }
-        self.fill(slot, object, from)
+        let moved = self.fill(slot, object, from)?;
+        // A crash that kept the removal of the old thing without the second step would look like a theft.
+        self.dirty.extend([here, out]);
+        Ok(moved)
     }
 
     /// Gives something that must not be removed its name back; if that is taken, it goes to `kept/`.
