@@ -47,6 +47,8 @@ pub(crate) struct ApplyArgs {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<ManifestFormat>,
     /// Only say what would be done
+    ///
+    /// Where there is no workspace yet, its folder is made all the same.
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// A text for people who look at the log, instead of the manifest's

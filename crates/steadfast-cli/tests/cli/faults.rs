@@ -8,10 +8,10 @@ use std::io::Write;
 use std::path::Path;
 
 /// More calls than any command here makes.
-const MANY: u32 = 2000;
+pub(crate) const MANY: u32 = 2000;
 
 /// Runs with a plan for the test seam. The exit code is -1 if the plan stopped the process.
-fn planned(d: &Path, plan: &str, args: &[&str]) -> Ran {
+pub(crate) fn planned(d: &Path, plan: &str, args: &[&str]) -> Ran {
     let plan = format!("arm;{plan}");
     let mut child = spawn(steadfast(d).args(args).env("STEADFAST_HOOK", plan));
     // A process that was stopped reads nothing.
@@ -20,7 +20,7 @@ fn planned(d: &Path, plan: &str, args: &[&str]) -> Ran {
 }
 
 /// Whether the binary heeds a plan at all.
-fn seam(test: &str) -> bool {
+pub(crate) fn seam(test: &str) -> bool {
     if std::env::var_os("STEADFAST_HOOK").is_some() {
         crate::common::skipped(test, "the environment has a plan of its own");
         return false;

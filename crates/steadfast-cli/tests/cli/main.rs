@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
 
+mod apply;
 mod common;
 mod doctor;
 mod faults;
 mod help;
 mod lookup;
 mod publish;
+mod recover;
 mod signals;
 mod trees;
 mod write;
