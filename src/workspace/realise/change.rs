@@ -4,7 +4,7 @@
 use super::super::identity::Ident;
 use super::super::mapping::{Change, ObjectIx, Set};
 use super::super::place::{self, times};
-use super::state::{Pos, Work};
+use super::state::{Pos, Purpose, Work};
 use super::{Found, Spot, fail};
 use crate::sys::{self, AsFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Uid, XattrFlags};
 use crate::tree::{self, acl};
@@ -42,6 +42,25 @@ impl Work<'_, '_, '_> {
                 });
             }
             open = fd.map(|fd| (change.object, fd));
+        }
+        Ok(())
+    }
+
+    /// A directory in which something is to be put back may have lost the rights that this takes, and may
+    /// not have had them before.
+    pub(super) fn open_up_changed(&mut self) -> Result<()> {
+        for change in &self.mapping.changes {
+            let Set::Mode { .. } = change.what else {
+                continue;
+            };
+            let Some(fd) = self.open_object_to_change(change.object)? else {
+                continue;
+            };
+            let meta = place::facts(&fd).map_err(|e| fail("statx", e, b""))?;
+            if meta.is_dir() && !meta.mode().contains(Mode::RWXU) {
+                tree::chmod_place(fd.as_fd(), meta.mode() | Mode::RWXU)
+                    .map_err(|(call, e)| fail(call, e, self.path_of(change.object)))?;
+            }
         }
         Ok(())
     }
@@ -88,6 +107,8 @@ impl Work<'_, '_, '_> {
             .place_of_change(object)
             .map_or(&b""[..], |pos| self.path(pos));
         let meta = place::facts(fd).map_err(|e| fail("statx", e, path))?;
+        // What a section has changed may be in any state by now.
+        let forced = self.purpose == Purpose::Back;
         match &change.what {
             Set::Mode { before, after } => {
                 let found = meta.mode().as_raw_mode();
@@ -98,10 +119,10 @@ impl Work<'_, '_, '_> {
                 let (owner, list) = self.with(object);
                 let ignored = if owner { 0o6000 } else { 0 } | if list { 0o070 } else { 0 };
                 let like = |other: u32| found & !ignored == other & !ignored;
-                if like(*after) && list {
+                if like(*after) && list && !forced {
                     return Ok(Changed::Done);
                 }
-                if !like(*before) && !like(*after) {
+                if !like(*before) && !like(*after) && !forced {
                     return Ok(Changed::Conflict(None));
                 }
                 tree::chmod_place(fd.as_fd(), Mode::from_raw_mode(*after))
@@ -112,7 +133,7 @@ impl Work<'_, '_, '_> {
                 if found == *after {
                     return Ok(Changed::Done);
                 }
-                if found != *before {
+                if found != *before && !forced {
                     return Ok(Changed::Conflict(None));
                 }
                 let (uid, gid) = (Uid::from_raw(after.0), Gid::from_raw(after.1));
@@ -129,7 +150,7 @@ impl Work<'_, '_, '_> {
                     return Ok(Changed::Done);
                 }
                 // Of a directory the transaction itself may have changed it.
-                if found != *after && found != *before && !meta.is_dir() {
+                if found != *after && found != *before && !meta.is_dir() && !forced {
                     return Ok(Changed::Conflict(None));
                 }
                 self.set_times(object, fd, &times(*atime, Some(*after)))?;
@@ -191,7 +212,7 @@ impl Work<'_, '_, '_> {
         }
         // A change of the mode shows in the access list.
         let is_list = name.as_c_str() == acl::ACCESS;
-        if found != *before && !is_list {
+        if found != *before && !is_list && self.purpose != Purpose::Back {
             return Ok(Changed::Conflict(None));
         }
         match after {

@@ -2,7 +2,7 @@
 
 use super::super::identity::{Ident, Kind};
 use super::super::mapping::{Before, Object, ObjectIx, SlotIx};
-use super::state::{At, Folder, Pos, Progress, Work};
+use super::state::{At, Folder, Pos, Progress, Purpose, Work};
 use super::{Found, Mode, Spot, fail};
 use crate::sys::{self, Errno};
 use crate::tree::{self, RemoveOptions};
@@ -45,7 +45,11 @@ impl Work<'_, '_, '_> {
             Ok(Some(aside)) => aside,
             Ok(None) => return Ok(()),
             // A directory of a lower overlay layer cannot be renamed; it is removed where it is.
-            Err(e) if e.errno() == Some(Errno::XDEV) && found.kind == Kind::Dir => {
+            Err(e)
+                if e.errno() == Some(Errno::XDEV)
+                    && found.kind == Kind::Dir
+                    && self.purpose == Purpose::Commit =>
+            {
                 return self.remove_in_place(here);
             }
             Err(e) => return Err(e),

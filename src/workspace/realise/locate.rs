@@ -3,7 +3,7 @@
 use super::super::identity::{Ident, Kind};
 use super::super::mapping::{Object, ObjectIx, Place, PlaceIx};
 use super::super::place::{self, Held};
-use super::state::{Aside, At, Folder, Pos, Work};
+use super::state::{Aside, At, Folder, Pos, Purpose, Work};
 use super::{Mode, fail};
 use crate::sys::{self, AsFd, Errno, Mode as FileMode};
 use crate::tree;
@@ -134,10 +134,13 @@ impl<'a> Work<'_, 'a, '_> {
     /// A directory below one that the transaction moves.
     fn open_below_moved(&self, path: &[u8], ident: &Ident) -> Result<Option<Held<'a>>> {
         for (at, object) in self.mapping.objects.iter().enumerate() {
-            let Object::Existing { ident: moved, slot } = object else {
-                continue;
+            let (moved, slot) = match (object, self.target[at]) {
+                (Object::Existing { ident, slot }, _) => (ident, *slot),
+                // It is on its way back to where it was.
+                (Object::Kept { ident, .. }, Some(slot)) => (ident, slot),
+                _ => continue,
             };
-            let slot = &self.mapping.slots[*slot];
+            let slot = &self.mapping.slots[slot];
             let Place::Existing { path: above, .. } = &self.mapping.places[slot.place] else {
                 continue;
             };
@@ -189,10 +192,13 @@ impl<'a> Work<'_, 'a, '_> {
         if std::mem::replace(&mut self.scanned, true) {
             return Ok(());
         }
-        for folder in [Folder::Retired, Folder::Kept] {
+        for folder in [Folder::Retired, Folder::Kept, Folder::Staged] {
             let dir = match folder {
                 Folder::Kept => self.ctx.kept,
-                _ => self.ctx.retired,
+                Folder::Retired => self.ctx.retired,
+                // Where an exchange has brought what a step of the section has displaced.
+                Folder::Staged if self.purpose == Purpose::Back => self.ctx.staged,
+                Folder::Staged => continue,
             };
             let mut entries = dir.read_dir()?;
             let mut names = Vec::new();

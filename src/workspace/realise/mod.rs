@@ -26,7 +26,7 @@ use super::identity::Ident;
 use super::mapping::{Mapping, SlotIx};
 use crate::sys::Errno;
 use crate::{DiskState, Error, Name, Result};
-use state::Work;
+use state::{Purpose, Work};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -86,7 +86,32 @@ pub(crate) enum Spot {
 /// # Errors
 /// Of the calls that it makes, with [`DiskState::Committed`]: it can be run again, with [`Mode::Again`].
 pub(crate) fn realise(ctx: &mut Ctx<'_>, mapping: &Mapping, mode: Mode) -> Result<Outcome> {
-    let mut work = Work::new(ctx, mapping, mode);
+    run(Work::new(ctx, mapping, mode))
+}
+
+/// Makes the mapping true for the first time, as a step of a section: nothing of what is displaced is
+/// removed. It stays in a private folder.
+///
+/// # Errors
+/// As [`realise`].
+pub(crate) fn step(ctx: &mut Ctx<'_>, mapping: &Mapping) -> Result<Outcome> {
+    let mut work = Work::new(ctx, mapping, Mode::First);
+    work.purpose = Purpose::Step;
+    run(work)
+}
+
+/// Makes the mapping true that takes a section back. What is to be put back is looked for in all private
+/// folders by what it is; attributes are set whatever they are now; nothing of what is displaced is removed.
+///
+/// # Errors
+/// As [`realise`].
+pub(crate) fn roll_back(ctx: &mut Ctx<'_>, mapping: &Mapping) -> Result<Outcome> {
+    let mut work = Work::new(ctx, mapping, Mode::Again);
+    work.purpose = Purpose::Back;
+    run(work)
+}
+
+fn run(mut work: Work<'_, '_, '_>) -> Result<Outcome> {
     work.run().map_err(|e| e.with_state(DiskState::Committed))?;
     Ok(work.out)
 }
@@ -98,10 +123,15 @@ impl Work<'_, '_, '_> {
             self.undo_displaced()?;
             self.mend()?;
         }
+        if self.purpose == Purpose::Back {
+            self.open_up_changed()?;
+        }
         self.place_all()?;
         self.retire_all()?;
         self.change_all()?;
-        self.drop_all()?;
+        if self.purpose == Purpose::Commit {
+            self.drop_all()?;
+        }
         self.settle_kept()
     }
 }

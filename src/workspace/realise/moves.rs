@@ -5,7 +5,7 @@
 
 use super::super::identity::Kind;
 use super::fail;
-use super::state::{Aside, At, Folder, Pos, Work};
+use super::state::{Aside, At, Folder, Pos, Purpose, Work};
 use crate::Result;
 use crate::root::sync_names;
 use crate::sys::{self, Errno, Mode, RenameFlags};
@@ -169,7 +169,7 @@ impl Work<'_, '_, '_> {
 
     fn note_move(&mut self, from: Pos, to: Pos) {
         if let At::Thing(ident) = self.at(from)
-            && self.survives(&ident)
+            && (self.purpose == Purpose::Step || self.survives(&ident))
         {
             self.dirty.extend([from, to]);
         }

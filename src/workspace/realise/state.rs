@@ -70,11 +70,23 @@ pub(super) enum Progress {
     Conflict,
 }
 
+/// What the work is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A transaction, or its recovery.
+    Commit,
+    /// A step of a section, which may be taken back.
+    Step,
+    /// Taking a section back.
+    Back,
+}
+
 /// A mapping under way.
 pub(super) struct Work<'c, 'a, 'm> {
     pub(super) ctx: &'c mut Ctx<'a>,
     pub(super) mapping: &'m Mapping,
     pub(super) mode: Mode,
+    pub(super) purpose: Purpose,
     /// The directories; `None`: not open, or not to be found.
     pub(super) places: Vec<Option<Held<'a>>>,
     pub(super) slots: Vec<At>,
@@ -136,6 +148,7 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             ctx,
             mapping,
             mode,
+            purpose: Purpose::Commit,
         }
     }
 
