@@ -34,17 +34,24 @@ impl Writer {
     }
 
     /// A count or length. What does not fit can not be written either: a record is far shorter.
-    fn count(&mut self, n: usize) {
+    pub(super) fn count(&mut self, n: usize) {
         self.u32(u32::try_from(n).unwrap_or(u32::MAX));
     }
 
-    fn index(&mut self, n: usize) {
+    pub(super) fn index(&mut self, n: usize) {
         self.count(n);
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn list<T>(&mut self, all: &[T], mut write: impl FnMut(&mut Self, &T)) {
+        self.count(all.len());
+        for one in all {
+            write(self, one);
+        }
     }
 
     pub(super) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
@@ -151,7 +158,7 @@ impl Writer {
         }
     }
 
-    fn attributes(&mut self, attr: &Attributes) {
+    pub(super) fn attributes(&mut self, attr: &Attributes) {
         self.u32(attr.mode);
         self.u32(attr.uid);
         self.u32(attr.gid);
@@ -284,7 +291,7 @@ impl<'a> Reader<'a> {
         usize::try_from(n).map_err(|_| SHORT)
     }
 
-    fn index(&mut self, of: usize) -> Read<usize> {
+    pub(super) fn index(&mut self, of: usize) -> Read<usize> {
         let n = self.count()?;
         if n < of { Ok(n) } else { Err(INDEX) }
     }
@@ -308,7 +315,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A path beneath the root that goes straight down.
-    fn path(&mut self) -> Read<Vec<u8>> {
+    pub(super) fn path(&mut self) -> Read<Vec<u8>> {
         let path = self.bytes()?;
         let straight = |part: &[u8]| Name::from_bytes(part).is_ok();
         if path.is_empty() || path.split(|b| *b == b'/').all(straight) {
@@ -341,6 +348,12 @@ impl<'a> Reader<'a> {
             list.push(read(self)?);
         }
         Ok(list)
+    }
+
+    /// A count, and so many elements.
+    pub(super) fn counted<T>(&mut self, read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        let n = self.count()?;
+        self.list(n, read)
     }
 
     pub(super) fn mapping(&mut self) -> Read<Mapping> {
@@ -404,7 +417,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn attributes(&mut self) -> Read<Attributes> {
+    pub(super) fn attributes(&mut self) -> Read<Attributes> {
         Ok(Attributes {
             mode: self.u32()?,
             uid: self.u32()?,

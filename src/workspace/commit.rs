@@ -98,7 +98,7 @@ pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
 }
 
 /// The sum of the transaction, from a picture of the tree that is claimed as a whole.
-fn claimed_draft(tx: &mut Transaction<'_>) -> Result<Draft> {
+pub(super) fn claimed_draft(tx: &mut Transaction<'_>) -> Result<Draft> {
     // Which paths, is known only when the links on the way have been looked at, and they may change until
     // they are claimed.
     let mut view = look(tx)?;

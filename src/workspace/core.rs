@@ -5,13 +5,14 @@ use super::conflict;
 use super::ctx::Ctx;
 use super::draft::StagedFile;
 use super::identity::Stamp;
-use super::ledger::{Mark, MarkKind};
+use super::ledger::{DeadMark, Mark, MarkKind};
 use super::mapping::Mapping;
 use super::options::WorkspaceOptions;
 use super::private;
 use super::realise::{Mode, realise};
 use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile};
 use super::recover::{self, Recovery};
+use super::section::{self, OpenSection};
 use super::stage::Staging;
 use super::state::State;
 use super::transaction::Transaction;
@@ -54,6 +55,8 @@ struct Inner {
     bytes: u64,
     /// Records since then that were too long for the log.
     files: Vec<Name>,
+    /// Of dead processes, and not to be taken back for now: their paths are closed.
+    open_sections: Vec<OpenSection>,
 }
 
 /// A transaction whose record is durable.
@@ -85,14 +88,15 @@ impl Workspace {
             state,
             writer,
             options,
-            recovered,
             inner: Mutex::new(Inner {
+                open_sections: recovered.open_sections().cloned().collect(),
                 unfinished: Vec::new(),
                 in_doubt: Vec::new(),
                 last_checkpoint: Instant::now(),
                 bytes: 0,
                 files: Vec::new(),
             }),
+            recovered,
         }
     }
 
@@ -118,7 +122,13 @@ impl Workspace {
         match error {
             Some(error) => Err(error),
             None => {
-                let recovery = recover::the_dead(&self.root, &self.state, &self.options)?;
+                let open = !self.lock().open_sections.is_empty();
+                let recovery = if open {
+                    recover::all(&self.root, &self.state, &self.options)?
+                } else {
+                    recover::the_dead(&self.root, &self.state, &self.options)?
+                };
+                self.note_open_sections(&recovery);
                 Ok(recovery.also(done))
             }
         }
@@ -215,16 +225,16 @@ impl Workspace {
         self.state.ctx(&self.root, names)
     }
 
-    /// Writes what a reader gives to a private file.
-    pub(super) fn stage_reader(&self, mut reader: impl Read) -> Result<StagedFile> {
-        let mut names = self.names();
+    /// Writes what a reader gives to a private file, named after the log with this index.
+    pub(super) fn stage_reader(&self, index: u32, mut reader: impl Read) -> Result<StagedFile> {
+        let mut names = || writers::fresh_name(index);
         let mut ctx = self.ctx(&mut names);
         private::from_reader(&mut ctx, &mut reader)
     }
 
-    /// Copies an open file to a private one.
-    pub(super) fn stage_copy(&self, from: BorrowedFd<'_>) -> Result<StagedFile> {
-        let mut names = self.names();
+    /// Copies an open file to a private one, named after the log with this index.
+    pub(super) fn stage_copy(&self, index: u32, from: BorrowedFd<'_>) -> Result<StagedFile> {
+        let mut names = || writers::fresh_name(index);
         let mut ctx = self.ctx(&mut names);
         private::from_file(&mut ctx, from)
     }
@@ -239,14 +249,38 @@ impl Workspace {
 
     /// Has work of dead processes finished, of which somebody who holds a claim may see a part.
     pub(super) fn finish_the_dead(&self) -> Result<()> {
-        if self.state.ledger.dead()?.is_empty() {
+        let dead = self.state.ledger.dead()?;
+        if dead.iter().all(|mark| self.is_open_section(mark)) {
             return Ok(());
         }
-        recover::the_dead(&self.root, &self.state, &self.options).map(drop)
+        let recovery = recover::the_dead(&self.root, &self.state, &self.options)?;
+        self.note_open_sections(&recovery);
+        Ok(())
     }
 
-    /// Refuses paths that a conflict is about.
+    /// Whether it is known that this section cannot be taken back for now.
+    fn is_open_section(&self, mark: &DeadMark) -> bool {
+        let inner = self.lock();
+        let open = inner
+            .open_sections
+            .iter()
+            .any(|s| s.number() == mark.number);
+        mark.kind == MarkKind::Section && open
+    }
+
+    fn note_open_sections(&self, recovery: &Recovery) {
+        self.lock().open_sections = recovery.open_sections().cloned().collect();
+    }
+
+    /// Refuses paths that a conflict is about, or a section that could not be taken back.
     pub(super) fn unblocked(&self, wants: &[Want]) -> Result<()> {
+        let open = self.lock().open_sections.clone();
+        if section::blocked(&open, wants).is_err() {
+            // It may be possible now, or somebody else may have done it.
+            let recovery = recover::all(&self.root, &self.state, &self.options)?;
+            self.note_open_sections(&recovery);
+            section::blocked(recovery.open_sections(), wants)?;
+        }
         conflict::unblocked(&self.state, wants)
     }
 
@@ -424,7 +458,7 @@ enum Refused {
     InDoubt(Error, Mark),
 }
 
-fn now() -> Stamp {
+pub(super) fn now() -> Stamp {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => (
             i64::try_from(since.as_secs()).unwrap_or(i64::MAX),

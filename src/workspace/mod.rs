@@ -49,5 +49,7 @@ pub use conflict::{Conflict, ConflictId, Ours, Resolution, Theirs};
 pub use options::WorkspaceOptions;
 pub use plan::{Plan, Step, StepKind, Thing};
 pub use recover::Recovery;
-pub use section::{Authority, Captured, Evidence, HookResult, Section, Seen};
+pub use section::{
+    Authority, Captured, Evidence, HookResult, OpenSection, Section, SectionReport, Seen, StillOpen,
+};
 pub use transaction::{Savepoint, Transaction};

@@ -132,14 +132,23 @@ impl InFile {
         })
     }
 
+    /// Whether it is the content that was written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`]: it is not.
+    pub(crate) fn check(&self, content: &[u8]) -> Result<()> {
+        if content.len() as u64 != self.len || crc32c::crc32c(content) != self.crc {
+            return Err(corrupt("the file is not the one that was committed"));
+        }
+        Ok(())
+    }
+
     /// The commit in the file's content.
     ///
     /// # Errors
     /// As [`Commit::decode`]; [`ErrorKind::Corrupt`] also where it is not the content that was written.
     pub(crate) fn read(&self, content: &[u8]) -> Result<Commit> {
-        if content.len() as u64 != self.len || crc32c::crc32c(content) != self.crc {
-            return Err(corrupt("the file is not the one that was committed"));
-        }
+        self.check(content)?;
         let commit = Commit::decode(content)?;
         if commit.number == self.number {
             Ok(commit)

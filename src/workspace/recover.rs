@@ -14,6 +14,7 @@ use super::options::WorkspaceOptions;
 use super::private;
 use super::realise::{Mode, realise};
 use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile};
+use super::section::{self, OpenSection, SectionReport};
 use super::state::{State, Sub};
 use super::writers::{self, DeadLog, Writer};
 use crate::journal::{Entry, Log, Recovered};
@@ -36,6 +37,7 @@ pub struct Recovery {
     finished: Vec<u64>,
     taken_back: Vec<u64>,
     conflicts: Vec<ConflictId>,
+    sections: Vec<SectionReport>,
     removed: u64,
 }
 
@@ -53,6 +55,17 @@ impl Recovery {
         &self.taken_back
     }
 
+    /// What was found of protected sections: those that were taken back, those that had been decided, and
+    /// those that could not be taken back and stay open.
+    #[must_use]
+    pub fn sections(&self) -> &[SectionReport] {
+        &self.sections
+    }
+
+    pub(super) fn open_sections(&self) -> impl Iterator<Item = &OpenSection> {
+        self.sections.iter().filter_map(SectionReport::still_open)
+    }
+
     /// Conflicts that were found.
     #[must_use]
     pub fn conflicts(&self) -> &[ConflictId] {
@@ -63,6 +76,12 @@ impl Recovery {
     #[must_use]
     pub fn removed(&self) -> u64 {
         self.removed
+    }
+
+    /// Whether it is the mark of a section that could not be taken back.
+    fn is_open(&self, mark: &DeadMark) -> bool {
+        let number = |open: &OpenSection| open.number() == mark.number;
+        mark.kind == MarkKind::Section && self.open_sections().any(number)
     }
 
     /// There was nothing to do.
@@ -80,6 +99,12 @@ impl Recovery {
         self.finished.extend(other.finished);
         self.taken_back.extend(other.taken_back);
         self.conflicts.extend(other.conflicts);
+        for report in other.sections {
+            // Of one that stays open, what was found last.
+            self.sections
+                .retain(|known| known.number() != report.number());
+            self.sections.push(report);
+        }
         self.removed += other.removed;
     }
 }
@@ -126,11 +151,25 @@ fn own(dead: DeadLog) -> Option<Writer> {
 /// Finishes what those have left whose marks nobody holds. Their locks are freed in one step for each open
 /// file, not for each process, so that their logs may be taken a moment longer.
 pub(super) fn the_dead(root: &Root, state: &State, options: &WorkspaceOptions) -> Result<Recovery> {
+    the_marked(root, state, options, false)
+}
+
+/// [`the_dead`], also if there is no mark of them: as on opening.
+pub(super) fn all(root: &Root, state: &State, options: &WorkspaceOptions) -> Result<Recovery> {
+    the_marked(root, state, options, true)
+}
+
+fn the_marked(
+    root: &Root,
+    state: &State,
+    options: &WorkspaceOptions,
+    mut anyhow: bool,
+) -> Result<Recovery> {
     let start = Instant::now();
     let mut recovery = Recovery::default();
     loop {
         let lock = state.ledger.recovery_lock(options.wait)?;
-        if state.ledger.dead()?.is_empty() {
+        if state.ledger.dead()?.is_empty() && !std::mem::take(&mut anyhow) {
             return Ok(recovery);
         }
         let logs = writers::open_dead(state)?;
@@ -140,7 +179,8 @@ pub(super) fn the_dead(root: &Root, state: &State, options: &WorkspaceOptions) -
             // Left as after a crash it is only dearer to open.
             let _ = log.close();
         }
-        let left = state.ledger.dead()?;
+        let mut left = state.ledger.dead()?;
+        left.retain(|mark| !recovery.is_open(mark));
         if left.is_empty() {
             return Ok(recovery);
         }
@@ -191,16 +231,37 @@ fn work(
     commits.sort_by_key(|commit| commit.number);
     let mut recovery = Recovery::default();
     finish(root, state, &commits, &mut recovery)?;
+    // Sections hold claims longer than transactions do: none of those is on top of one.
+    let mut held_back = BTreeSet::new();
+    for (index, log, found) in &logs {
+        let reports = section::settle_all(root, state, &options.hooks, *index, log, found)
+            .map_err(|e| name_log(e, *index))?;
+        for report in reports {
+            if let Some(open) = report.still_open() {
+                held_back.insert(*index);
+                if !marks.iter().any(|mark| mark.number == open.number()) {
+                    mark_again(state, open.number(), *index)?;
+                }
+            }
+            if report.was_taken_back() {
+                recovery.taken_back.push(report.number());
+            }
+            recovery.sections.push(report);
+        }
+    }
     let mine = |mark: &&DeadMark| {
-        logs.iter().any(|(index, ..)| *index == mark.log) || mark.kind == MarkKind::Unknown
+        let held = logs.iter().any(|(index, ..)| *index == mark.log);
+        (held || mark.kind == MarkKind::Unknown) && !recovery.is_open(mark)
     };
     for mark in marks.iter().filter(mine) {
         state.ledger.clear_dead(mark, lock)?;
     }
+    // The log of an open section stays as it is, with all that was put away under its index.
+    logs.retain(|(index, ..)| !held_back.contains(index));
     // From here on nothing can be lost any more, only be looked at again.
     let owners: BTreeSet<u32> = logs.iter().map(|(index, ..)| *index).collect();
     if logs.iter().all(|(.., found)| found.records.is_empty()) {
-        recovery.removed = sweep(state, &owners)?;
+        recovery.removed = sweep(state, &owners, true)?;
         return Ok((recovery, without_records(logs)));
     }
     let gate = match state.ledger.close_gate(options.wait) {
@@ -214,7 +275,7 @@ fn work(
     for (index, log, _) in &logs {
         log.release(log.last()).map_err(|e| name_log(e, *index))?;
     }
-    recovery.removed = sweep(state, &owners)?;
+    recovery.removed = sweep(state, &owners, true)?;
     Ok((recovery, without_records(logs)))
 }
 
@@ -287,8 +348,21 @@ fn owner(mapping: &super::mapping::Mapping) -> u32 {
     staged.unwrap_or(0)
 }
 
+/// After a power cut: an open section is known to all who have the workspace open by its mark.
+fn mark_again(state: &State, number: u64, index: u32) -> Result<()> {
+    let claim = state.claims.try_claim(&[])?;
+    // It stays, without a holder.
+    let _mark = (state.ledger).mark(&claim, number, index, MarkKind::Section)?;
+    Ok(())
+}
+
+/// [`sweep`] for a section that is over.
+pub(super) fn sweep_of(state: &State, owners: &BTreeSet<u32>) -> Result<u64> {
+    sweep(state, owners, false)
+}
+
 /// Removes private things that belong to these logs, which are empty, and to no conflict.
-fn sweep(state: &State, owners: &BTreeSet<u32>) -> Result<u64> {
+fn sweep(state: &State, owners: &BTreeSet<u32>, unknown: bool) -> Result<u64> {
     let kept: BTreeSet<Name> = conflict::list(state)?
         .into_iter()
         .filter_map(|c| c.kept_name().cloned())
@@ -301,7 +375,8 @@ fn sweep(state: &State, owners: &BTreeSet<u32>) -> Result<u64> {
     ] {
         for name in names_in(dir, sub)? {
             // 0: made where no log was known.
-            let litter = writers::owner_of(&name).is_some_and(|o| o == 0 || owners.contains(&o));
+            let owned = |o| owners.contains(&o) || unknown && o == 0;
+            let litter = writers::owner_of(&name).is_some_and(owned);
             if litter && !kept.contains(&name) {
                 let options = RemoveOptions::new().missing_ok(true);
                 tree::remove(dir, &name, &options).map_err(|e| e.with_operation(OP))?;
@@ -339,7 +414,9 @@ pub(super) fn checkpoint(
         // Those who recover change names outside of the gate.
         let lock = state.ledger.recovery_lock(options.wait)?;
         let gate = state.ledger.close_gate(options.wait)?;
-        if state.ledger.dead()?.is_empty() {
+        // A section that could not be taken back has nothing to do with the horizon.
+        let dead = state.ledger.dead()?;
+        if dead.iter().all(|mark| mark.kind == MarkKind::Section) {
             settle(state)?;
             return release();
         }

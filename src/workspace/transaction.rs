@@ -56,6 +56,8 @@ pub struct Transaction<'w> {
     pub(super) reads: super::commit::Reads,
     /// Private files that were written for it; they are removed with it unless they are committed.
     pub(super) files: Vec<Name>,
+    /// The log that its private files are named after.
+    pub(super) index: u32,
     /// The picture for own reads, and how many of the operations are in it.
     view: Option<(View<'w>, usize)>,
 }
@@ -79,6 +81,7 @@ impl<'w> Transaction<'w> {
             label: Vec::new(),
             reads: super::commit::Reads::default(),
             files: Vec::new(),
+            index: workspace.writer.index,
             view: None,
         }
     }
@@ -129,7 +132,7 @@ impl<'w> Transaction<'w> {
     /// # Errors
     /// As [`write`](Self::write); [`ErrorKind::Source`](crate::ErrorKind::Source) if the reader fails.
     pub fn write_from(&mut self, path: impl AsRef<Path>, reader: impl Read) -> Result<()> {
-        let staged = self.workspace.stage_reader(reader)?;
+        let staged = self.workspace.stage_reader(self.index, reader)?;
         let source = self.file(staged);
         self.push_write(path.as_ref(), source, AttrRequest::default(), false);
         Ok(())
@@ -141,7 +144,7 @@ impl<'w> Transaction<'w> {
     /// # Errors
     /// As [`write`](Self::write), and those of reading `from`.
     pub fn write_copy(&mut self, path: impl AsRef<Path>, from: impl AsFd) -> Result<()> {
-        let staged = self.workspace.stage_copy(from.as_fd())?;
+        let staged = self.workspace.stage_copy(self.index, from.as_fd())?;
         let source = self.file(staged);
         self.push_write(path.as_ref(), source, AttrRequest::default(), false);
         Ok(())
@@ -411,7 +414,7 @@ impl<'w> Transaction<'w> {
         if content.len() <= IN_MEMORY {
             Ok(Source::Bytes(Arc::from(content)))
         } else {
-            let staged = self.workspace.stage_reader(content)?;
+            let staged = self.workspace.stage_reader(self.index, content)?;
             Ok(self.file(staged))
         }
     }

@@ -1,5 +1,6 @@
 //! The logs of a workspace: each writer has one of its own, whose lock is the writer's life.
 
+use super::section::Story;
 use super::setup;
 use super::state::{State, Sub};
 use crate::journal::{self, Inspection, Log, LogOptions, Recovered};
@@ -157,6 +158,10 @@ pub(super) fn first_with_open_work(state: &State) -> Result<Option<u32>> {
         let open =
             |record: &journal::Entry| record.transaction == 0 || record.transaction > horizon;
         if found.live || damaged || found.records.iter().any(open) {
+            return Ok(Some(index));
+        }
+        // A section stays open however far the horizon is.
+        if !Story::read(&found.records)?.iter().all(Story::is_over) {
             return Ok(Some(index));
         }
     }

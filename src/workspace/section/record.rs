@@ -1,0 +1,321 @@
+//! What a section writes into its log.
+//!
+//! It has a log of its own for as long as it lives: a beginning, then for each step what takes it back, and
+//! the end, which decides. What is too long for the log is in a file, as with commits.
+
+use super::evidence::{self, Evidence};
+use super::undo::{Fragment, Place, Spot, Undo, What};
+use crate::journal::Entry;
+use crate::workspace::codec::{Nonsense, Reader, Writer};
+use crate::workspace::identity::Stamp;
+use crate::workspace::private;
+use crate::workspace::record::{self, InFile, PHASE, SECTION_BEGIN, SECTION_END, SECTION_ITEM};
+use crate::workspace::state::State;
+use crate::{Error, ErrorKind, Name, Result};
+
+const TAG: Nonsense = "the record holds something of no known sort";
+/// A record that is in a file may be this long.
+const LONGEST: usize = 1 << 30;
+
+/// How a section begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::workspace) struct Begin {
+    pub(in crate::workspace) number: u64,
+    /// When: nothing that anybody did before has a later time.
+    pub(in crate::workspace) time: Stamp,
+    pub(in crate::workspace) label: Vec<u8>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// What takes a change back.
+    Undo(Fragment),
+    Resource {
+        hook: String,
+        payload: Vec<u8>,
+    },
+    Evidence(Vec<Evidence>),
+    /// Another one, which was too long.
+    InFile(InFile),
+}
+
+/// How it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// With these keys and their values.
+    Committed(Vec<(Vec<u8>, Vec<u8>)>),
+    TakenBack,
+}
+
+impl Begin {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut w = record::begin();
+        w.u64(self.number);
+        w.stamp(self.time);
+        w.bytes(&self.label);
+        w.0
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+        record::decode(bytes, |r| {
+            Ok(Self {
+                number: r.u64()?,
+                time: r.stamp()?,
+                label: r.bytes()?,
+            })
+        })
+    }
+}
+
+impl Item {
+    pub(super) fn encode(&self, number: u64) -> Vec<u8> {
+        let mut w = record::begin();
+        w.u64(number);
+        match self {
+            Self::Undo(fragment) => {
+                w.u8(0);
+                put_fragment(&mut w, fragment);
+            }
+            Self::Resource { hook, payload } => {
+                w.u8(1);
+                w.bytes(hook.as_bytes());
+                w.bytes(payload);
+            }
+            Self::Evidence(all) => {
+                w.u8(2);
+                w.list(all, evidence::put);
+            }
+            Self::InFile(file) => {
+                w.u8(3);
+                w.bytes(&file.encode());
+            }
+        }
+        w.0
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+        let raw = record::decode(bytes, |r| {
+            r.u64()?;
+            Ok(match r.u8()? {
+                0 => Raw::Item(Self::Undo(get_fragment(r)?)),
+                1 => Raw::Item(Self::Resource {
+                    hook: String::from_utf8(r.bytes()?).map_err(|_| TAG)?,
+                    payload: r.bytes()?,
+                }),
+                2 => Raw::Item(Self::Evidence(r.counted(evidence::get)?)),
+                3 => Raw::File(r.bytes()?),
+                _ => return Err(TAG),
+            })
+        })?;
+        match raw {
+            Raw::Item(item) => Ok(item),
+            Raw::File(bytes) => InFile::decode(&bytes).map(Self::InFile),
+        }
+    }
+
+    /// The item itself, where it is in a file.
+    fn load(self, state: &State) -> Result<Self> {
+        match self {
+            Self::InFile(file) => {
+                let content = private::read(&state.staged, &file.name, LONGEST)?;
+                file.check(&content)?;
+                Self::decode(&content)
+            }
+            item => Ok(item),
+        }
+    }
+}
+
+enum Raw {
+    Item(Item),
+    File(Vec<u8>),
+}
+
+pub(super) fn encode_phase(number: u64, name: &str) -> Vec<u8> {
+    let mut w = record::begin();
+    w.u64(number);
+    w.bytes(name.as_bytes());
+    w.0
+}
+
+fn decode_phase(bytes: &[u8]) -> Result<String> {
+    record::decode(bytes, |r| {
+        r.u64()?;
+        String::from_utf8(r.bytes()?).map_err(|_| TAG)
+    })
+}
+
+impl End {
+    pub(super) fn encode(&self, number: u64) -> Vec<u8> {
+        let mut w = record::begin();
+        w.u64(number);
+        match self {
+            Self::TakenBack => w.u8(0),
+            Self::Committed(keys) => {
+                w.u8(1);
+                w.list(keys, |w, (key, value)| {
+                    w.bytes(key);
+                    w.bytes(value);
+                });
+            }
+        }
+        w.0
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+        record::decode(bytes, |r| {
+            r.u64()?;
+            Ok(match r.u8()? {
+                0 => Self::TakenBack,
+                1 => Self::Committed(r.counted(|r| Ok((r.bytes()?, r.bytes()?)))?),
+                _ => return Err(TAG),
+            })
+        })
+    }
+}
+
+fn put_fragment(w: &mut Writer, fragment: &Fragment) {
+    w.list(&fragment.places, |w, place| {
+        w.bytes(&place.path);
+        w.ident(&place.ident);
+        w.u8(place.made.into());
+    });
+    w.list(&fragment.spots, |w, spot| {
+        w.index(spot.place);
+        w.name(&spot.name);
+        match &spot.what {
+            What::Passing => w.u8(0),
+            What::Nothing => w.u8(1),
+            What::Thing(ident) => {
+                w.u8(2);
+                w.ident(ident);
+            }
+            What::Image {
+                name,
+                ident,
+                live,
+                since,
+            } => {
+                w.u8(3);
+                w.name(name);
+                w.ident(ident);
+                w.ident(live);
+                w.stamp(*since);
+            }
+        }
+    });
+    w.list(&fragment.changes, |w, undo| {
+        w.ident(&undo.thing);
+        w.set(&undo.set);
+    });
+    w.option(fragment.top.as_ref(), Writer::attributes);
+}
+
+fn get_fragment(r: &mut Reader<'_>) -> std::result::Result<Fragment, Nonsense> {
+    let places = r.counted(|r| {
+        Ok(Place {
+            path: r.path()?,
+            ident: r.ident()?,
+            made: r.u8()? != 0,
+        })
+    })?;
+    let spots = r.counted(|r| {
+        Ok(Spot {
+            place: r.index(places.len())?,
+            name: r.name()?,
+            what: match r.u8()? {
+                0 => What::Passing,
+                1 => What::Nothing,
+                2 => What::Thing(r.ident()?),
+                3 => What::Image {
+                    name: r.name()?,
+                    ident: r.ident()?,
+                    live: r.ident()?,
+                    since: r.stamp()?,
+                },
+                _ => return Err(TAG),
+            },
+        })
+    })?;
+    let changes = r.counted(|r| {
+        Ok(Undo {
+            thing: r.ident()?,
+            set: r.set()?,
+        })
+    })?;
+    Ok(Fragment {
+        places,
+        spots,
+        changes,
+        top: r.option(Reader::attributes)?,
+    })
+}
+
+/// All that a log says about one section.
+#[derive(Clone, Debug)]
+pub(in crate::workspace) struct Story {
+    pub(in crate::workspace) begin: Begin,
+    /// The last phase that was reached.
+    pub(in crate::workspace) phase: Option<String>,
+    pub(super) items: Vec<Item>,
+    /// Records that were too long.
+    pub(super) files: Vec<Name>,
+    pub(super) end: Option<End>,
+}
+
+impl Story {
+    /// Whether it is decided.
+    pub(in crate::workspace) fn is_over(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// The sections in a log's records, in the order in which they began.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`].
+    pub(in crate::workspace) fn read(entries: &[Entry]) -> Result<Vec<Self>> {
+        let mut out: Vec<Self> = Vec::new();
+        for entry in entries {
+            if entry.kind == SECTION_BEGIN {
+                let begin = Begin::decode(&entry.payload)?;
+                out.push(Self {
+                    begin,
+                    phase: None,
+                    items: Vec::new(),
+                    files: Vec::new(),
+                    end: None,
+                });
+                continue;
+            }
+            if ![SECTION_ITEM, PHASE, SECTION_END].contains(&entry.kind) {
+                continue;
+            }
+            let number = entry.transaction;
+            let Some(story) = out.iter_mut().find(|s| s.begin.number == number) else {
+                return Err(Error::of_kind("read record", ErrorKind::Corrupt)
+                    .with_source(format!("section {number} has no beginning")));
+            };
+            match entry.kind {
+                SECTION_ITEM => {
+                    let item = Item::decode(&entry.payload)?;
+                    if let Item::InFile(file) = &item {
+                        story.files.push(file.name.clone());
+                    }
+                    story.items.push(item);
+                }
+                PHASE => story.phase = Some(decode_phase(&entry.payload)?),
+                _ => story.end = Some(End::decode(&entry.payload)?),
+            }
+        }
+        Ok(out)
+    }
+
+    /// Its steps, those in files included.
+    pub(super) fn load(self, state: &State) -> Result<Vec<Item>> {
+        self.items
+            .into_iter()
+            .map(|item| item.load(state))
+            .collect()
+    }
+}
