@@ -34,7 +34,9 @@ pub use path::ClaimPath;
 #[allow(unused_imports)] // Until the layer above calls it.
 pub(crate) use extra::Extra;
 
-use crate::sys::{self, AtFlags, Errno, FileId, LockRange, Mode, OFlags, OwnedFd};
+use crate::sys::{
+    self, AsFd, AtFlags, BorrowedFd, Errno, FileId, LockRange, Mode, OFlags, OwnedFd,
+};
 use crate::wait::again_until;
 use crate::{Dir, Error, ErrorKind, Result};
 use node::{Modes, Node};
@@ -155,6 +157,13 @@ pub struct Claim {
     held: BTreeMap<Node, Modes>,
     /// Whose claim it is: a child that was forked has a copy.
     process: u32,
+}
+
+impl Claim {
+    /// The descriptor on which all its locks are.
+    pub(crate) fn lock_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Drop for Claim {

@@ -7,7 +7,7 @@ use super::open::Held;
 use super::queue::{Queue, Taken, max_payload};
 use super::segment::{self, Header, NotCreated, Segment};
 use crate::root::Dir;
-use crate::sys;
+use crate::sys::{self, BorrowedFd};
 use crate::{DiskState, Error, ErrorKind, Result};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ pub struct Appended {
 pub struct Log {
     pub(super) dir: Dir,
     /// Held locked for as long as the log is open.
-    pub(super) _lock: Held,
+    pub(super) lock: Held,
     pub(super) group: Group<Queue>,
     /// Held while segments are opened or created.
     pub(super) supply: Mutex<()>,
@@ -96,6 +96,11 @@ pub struct Log {
 }
 
 impl Log {
+    /// The descriptor on which its lock is.
+    pub(crate) fn lock_fd(&self) -> BorrowedFd<'_> {
+        self.lock.fd()
+    }
+
     /// Adds records, in this order and with nothing of other threads between them. They are durable
     /// once [`sync`](Self::sync) of the last number has returned; a crash before may leave any
     /// number of them, from the first on, but never one without those before it.

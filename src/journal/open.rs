@@ -7,7 +7,9 @@ use super::log::Log;
 use super::queue::{LeadIn, Queue, Start};
 use super::segment::{self, DEFAULT_LEN, Header, Listing, MAX_LEN, MIN_LEN, NotCreated, Segment};
 use crate::root::{Dir, sync_names};
-use crate::sys::{self, AsFd, AtFlags, Errno, LockKind, LockRange, Mode, OFlags, OwnedFd};
+use crate::sys::{
+    self, AsFd, AtFlags, BorrowedFd, Errno, LockKind, LockRange, Mode, OFlags, OwnedFd,
+};
 use crate::{DiskState, Error, ErrorKind, Result};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -208,7 +210,7 @@ impl LogOptions {
     ) -> Log {
         Log {
             dir,
-            _lock: lock,
+            lock,
             group: Group::new(queue, found),
             supply: Mutex::new(()),
             id,
@@ -309,6 +311,12 @@ fn nonce() -> Result<u64> {
 pub(super) struct Held {
     fd: OwnedFd,
     process: u32,
+}
+
+impl Held {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Drop for Held {

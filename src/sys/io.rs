@@ -1,6 +1,6 @@
 //! read(2), write(2), lseek(2), ftruncate(2).
 
-use super::{AsFd, Result, retry};
+use super::{AsFd, OwnedFd, Result, retry};
 use rustix::fs::SeekFrom;
 
 /// read(2): the number of bytes read; 0 at the end.
@@ -48,6 +48,14 @@ pub fn seek(fd: impl AsFd, to: std::io::SeekFrom) -> Result<u64> {
         std::io::SeekFrom::Current(by) => SeekFrom::Current(by),
     };
     retry("lseek", || rustix::fs::seek(fd.as_fd(), to))
+}
+
+/// dup(2): a copy that programs inherit, on the same open file description.
+///
+/// # Errors
+/// As dup(2).
+pub fn dup_inheritable(fd: impl AsFd) -> Result<OwnedFd> {
+    retry("dup", || rustix::io::dup(fd.as_fd()))
 }
 
 /// ftruncate(2).

@@ -35,7 +35,7 @@ pub use clock::{boot_id, boottime, time_namespace};
 pub use copy::{copy_file_range, fallocate, ficlone, seek_data, seek_hole};
 pub use dirent::{DirEntry, DirStream};
 pub use errno::{Errno, errno_name};
-pub use io::{ftruncate, pread, pwrite, read, seek, write};
+pub use io::{dup_inheritable, ftruncate, pread, pwrite, read, seek, write};
 pub use link::{link_descriptor, link_empty_path, link_proc, linkat, readlinkat, symlinkat};
 pub use lock::{
     LockKind, LockRange, lease_free_of_writers, ofd_lock, ofd_try_lock, ofd_unlock, ofd_would_wait,

@@ -50,6 +50,7 @@ pub use options::WorkspaceOptions;
 pub use plan::{Plan, Step, StepKind, Thing};
 pub use recover::Recovery;
 pub use section::{
-    Authority, Captured, Evidence, HookResult, OpenSection, Section, SectionReport, Seen, StillOpen,
+    Authority, Captured, Evidence, Hold, HookResult, OpenSection, Section, SectionReport, Seen,
+    StillOpen,
 };
 pub use transaction::{Savepoint, Transaction};

@@ -10,6 +10,7 @@
 mod apply;
 mod evidence;
 mod finish;
+mod hold;
 mod image;
 mod protect;
 mod record;
@@ -21,6 +22,7 @@ mod undo;
 
 pub use apply::Captured;
 pub use evidence::{Evidence, Seen};
+pub use hold::Hold;
 pub(super) use record::Story;
 pub use recover::{OpenSection, SectionReport, StillOpen};
 pub(super) use recover::{blocked, settle_all};
