@@ -2,7 +2,9 @@
 
 mod workspace;
 
-pub(crate) use workspace::{ApplyArgs, ManifestFormat, RecoverArgs, ResolveArgs, WorkspaceArg};
+pub(crate) use workspace::{
+    ApplyArgs, ManifestFormat, RecoverArgs, ResolveArgs, RunArgs, WorkspaceArg,
+};
 
 use crate::exit;
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -134,6 +136,24 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  steadfast apply --root /srv/app release.toml")]
     Apply(ApplyArgs),
 
+    /// Run a command, and put everything back unless it succeeds
+    ///
+    /// Before it starts, what is at each PATH is kept; while it runs, no other transaction works there.
+    /// If the command exits with 0, all that it did stays, durably. If it fails, if a signal ends it,
+    /// or if run itself is killed, everything is put back: content, mode, owner, times, extended
+    /// attributes, what is there and what is not. Only what is at these paths: nothing else that the
+    /// command does is undone.
+    ///
+    /// The exit code is that of the command, or 128 and the number of the signal that ended it.
+    ///
+    /// A signal that is sent to run (INT, TERM, HUP, QUIT) is passed on to the command; when that has
+    /// ended, all is put back, whatever it says. What is typed on the terminal, such as Ctrl-C, reaches
+    /// the command by itself, and its exit code decides. If run is killed by SIGKILL, the kernel kills
+    /// the command too; what it has started may live on, and holds the paths until it ends. The
+    /// next use of the workspace after that puts everything back.
+    #[command(after_help = "Example:\n  steadfast run --protect etc --protect db -- ./migrate.sh")]
+    Run(RunArgs),
+
     /// Finish or take back what killed processes left
     ///
     /// What they had committed is finished, all else is taken back.
@@ -181,6 +201,7 @@ impl Command {
             Self::Sweep(_) => "sweep",
             Self::Lookup(_) => "lookup",
             Self::Apply(_) => "apply",
+            Self::Run(_) => "run",
             Self::Recover(_) => "recover",
             Self::ResolveConflict(_) => "resolve-conflict",
             Self::Doctor(_) => "doctor",

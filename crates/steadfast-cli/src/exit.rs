@@ -23,6 +23,10 @@ pub(crate) enum Exit {
     Committed,
     /// 8: somebody else's change stands against it, and a person has to choose.
     Conflict,
+    /// 125: `run` itself failed.
+    Run,
+    /// What the command that was run has given.
+    Passed(u8),
     /// 128 + the signal's number: interrupted; nothing was changed.
     Interrupted(u8),
 }
@@ -50,6 +54,9 @@ pub(crate) const TABLE: &[(&str, &str)] = &[
         "8",
         "a conflict with somebody else's change: see steadfast recover",
     ),
+    ("125", "of run: it failed itself, the message says how"),
+    ("126", "of run: the command cannot be started"),
+    ("127", "of run: the command is not found"),
     ("129", "interrupted by SIGHUP, nothing was changed"),
     ("130", "interrupted by SIGINT, nothing was changed"),
     ("143", "interrupted by SIGTERM, nothing was changed"),
@@ -68,6 +75,8 @@ impl Exit {
             Self::Unsupported => 6,
             Self::Committed => 7,
             Self::Conflict => 8,
+            Self::Run => 125,
+            Self::Passed(code) => code,
             Self::Interrupted(signal) => 128_u8.saturating_add(signal),
         }
     }
@@ -117,6 +126,7 @@ impl Exit {
             Self::Published => 7,
             Self::Committed => 8,
             Self::Indeterminate => 9,
+            Self::Run | Self::Passed(_) => 10,
         }
     }
 }

@@ -12,7 +12,7 @@ mod progress;
 mod signals;
 mod stdin;
 
-use args::Cli;
+use args::{Cli, Command};
 use clap::FromArgMatches;
 use exit::Exit;
 use failure::Failure;
@@ -33,6 +33,9 @@ fn main() -> ExitCode {
         ));
     }));
     let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = commands::become_command(&args) {
+        return ExitCode::from(code);
+    }
     let exit = std::panic::catch_unwind(|| run(args));
     ExitCode::from(exit.unwrap_or(Exit::Indeterminate).code())
 }
@@ -49,7 +52,8 @@ fn run(args: Vec<OsString>) -> Exit {
     };
     let ui = Ui::new(&cli.global);
     let name = cli.command.name();
-    let done = signals::install()
+    let insist = !matches!(cli.command, Command::Run(_));
+    let done = signals::install(insist)
         .map_err(|e| Failure::new(Exit::Failed, "io", format!("cannot watch for signals: {e}")))
         .and_then(|()| commands::run(cli.command, &ui));
     match done {
@@ -62,6 +66,8 @@ fn run(args: Vec<OsString>) -> Exit {
 struct Early {
     json: bool,
     color: clap::ColorChoice,
+    /// What a wrong command line gives: of `run` the low codes are the command's.
+    wrong: Exit,
 }
 
 impl Early {
@@ -69,7 +75,9 @@ impl Early {
         let mut early = Self {
             json: false,
             color: clap::ColorChoice::Auto,
+            wrong: Exit::Usage,
         };
+        let mut verb = None;
         let mut words = args.iter().skip(1).map_while(|a| match a.to_str() {
             Some("--") => None,
             word => Some(word.unwrap_or_default()),
@@ -81,6 +89,10 @@ impl Early {
                     continue;
                 }
                 "--color" => words.next(),
+                _ if !word.starts_with('-') => {
+                    verb.get_or_insert(word);
+                    continue;
+                }
                 _ => word.strip_prefix("--color="),
             };
             match color {
@@ -88,6 +100,9 @@ impl Early {
                 Some("never") => early.color = clap::ColorChoice::Never,
                 _ => {}
             }
+        }
+        if verb == Some("run") {
+            early.wrong = Exit::Run;
         }
         early
     }
@@ -105,12 +120,14 @@ impl Early {
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             let lines = text.lines().map(str::trim).take_while(|l| !l.is_empty());
             let line = lines.collect::<Vec<_>>().join(" ");
-            let object = Failure::usage(line).object(None);
+            let mut failure = Failure::usage(line);
+            failure.exit = self.wrong;
+            let object = failure.object(None);
             output::eprint(&format!("{object}\n"));
         } else {
             // Nobody is left to tell if stderr is closed.
             let _ = error.print();
         }
-        Exit::Usage
+        self.wrong
     }
 }

@@ -63,6 +63,10 @@ impl Ui {
                 }
             }
         }
+        if report.on_stderr {
+            eprint(&String::from_utf8_lossy(&out));
+            return report.exit;
+        }
         match write_all(&out) {
             Ok(()) => report.exit,
             Err(e) => {
@@ -173,6 +177,8 @@ pub(crate) struct Report {
     pub(crate) json: Map<String, Value>,
     /// Almost always [`Exit::Ok`].
     pub(crate) exit: Exit,
+    /// Stdout is somebody else's.
+    pub(crate) on_stderr: bool,
 }
 
 impl Report {
@@ -185,6 +191,7 @@ impl Report {
             notes: Vec::new(),
             json: Map::new(),
             exit: Exit::Ok,
+            on_stderr: false,
         }
     }
 
@@ -197,6 +204,7 @@ impl Report {
             notes: Vec::new(),
             json: Map::new(),
             exit: Exit::Ok,
+            on_stderr: false,
         }
     }
 

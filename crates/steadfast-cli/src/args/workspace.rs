@@ -1,6 +1,7 @@
 //! The arguments of the commands that work on a workspace.
 
 use clap::{Args, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use steadfast::workspace::ConflictId;
@@ -62,6 +63,25 @@ pub(crate) struct ApplyArgs {
     pub(crate) settle: bool,
     #[command(flatten)]
     pub(crate) wait: WaitArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// What is put back: a file, a folder with all that is in it, or a name that is free
+    ///
+    /// Can be given several times. '.' is everything in DIR.
+    #[arg(long, value_name = "PATH", required = true)]
+    pub(crate) protect: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+    /// A text for people who look at the log
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -11,12 +11,15 @@ mod publish;
 mod recover;
 mod resolve;
 mod rm;
+mod run;
 mod steps;
 mod swap;
 mod sweep;
 mod sync;
 mod workspace;
 mod write;
+
+pub(crate) use run::become_command;
 
 use crate::args::{Command, DurabilityArg, ParentsArg, RootArg};
 use crate::failure::Failure;
@@ -41,6 +44,7 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Done {
         Command::Sweep(args) => sweep::run(&args),
         Command::Lookup(args) => lookup::run(&args),
         Command::Apply(args) => apply::run(&args, ui),
+        Command::Run(args) => run::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::ResolveConflict(args) => resolve::run(&args),
         Command::Doctor(args) => doctor::run(&args),

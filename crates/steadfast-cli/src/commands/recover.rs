@@ -21,14 +21,14 @@ pub(crate) fn run(args: &RecoverArgs) -> Done {
     let removed = opened.removed() + more.removed();
     let conflicts = workspace.conflicts().map_err(|e| place.fail(e))?;
     let mut text = Text::default();
-    for (verb, numbers) in [("finished", &finished), ("took back", &taken_back)] {
+    for (verb, thing, numbers) in [
+        ("finished", "transaction", &finished),
+        ("took back", "section", &taken_back),
+    ] {
         if !numbers.is_empty() {
             let list: Vec<_> = numbers.iter().map(u64::to_string).collect();
-            let what = match numbers.len() {
-                1 => "transaction",
-                _ => "transactions",
-            };
-            text.push(format!("{verb} {what} {}\n", list.join(", ")));
+            let s = if numbers.len() == 1 { "" } else { "s" };
+            text.push(format!("{verb} {thing}{s} {}\n", list.join(", ")));
         }
     }
     if removed > 0 {

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "write",
     "swap",
     "publish",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 14] = [
     "sweep",
     "lookup",
     "apply",
+    "run",
     "recover",
     "resolve-conflict",
     "doctor",

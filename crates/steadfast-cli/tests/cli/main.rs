@@ -10,6 +10,7 @@ mod help;
 mod lookup;
 mod publish;
 mod recover;
+mod run;
 mod signals;
 mod trees;
 mod write;
