@@ -4,7 +4,7 @@
 //! one step when the holder dies: who gets the claim afterwards finds every one of them free.
 
 use super::{Claim, OPERATION, again_until};
-use crate::sys::{self, Errno, LockKind, LockRange};
+use crate::sys::{self, AsFd, Errno, LockKind, LockRange};
 use crate::{Error, ErrorKind, Result};
 use std::time::Duration;
 
@@ -24,6 +24,12 @@ impl Extra {
         LockRange::new(START + u64::from(self.0), 1)
             .ok_or_else(|| Error::new(OPERATION, "fcntl(F_OFD_SETLK)", Errno::OVERFLOW))
     }
+}
+
+/// Whether somebody holds a byte of an open lock file; asked without any right to take it.
+pub(crate) fn is_held(fd: impl AsFd, extra: Extra) -> Result<bool> {
+    sys::ofd_would_wait(fd, LockKind::Exclusive, extra.range()?)
+        .map_err(|e| fail("fcntl(F_OFD_GETLK)", e))
 }
 
 impl Claim {

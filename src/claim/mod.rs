@@ -32,7 +32,7 @@ mod path;
 pub use path::ClaimPath;
 
 #[allow(unused_imports)] // Until the layer above calls it.
-pub(crate) use extra::Extra;
+pub(crate) use extra::{Extra, is_held};
 
 use crate::sys::{
     self, AsFd, AtFlags, BorrowedFd, Errno, FileId, LockRange, Mode, OFlags, OwnedFd,

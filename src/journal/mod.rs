@@ -44,6 +44,7 @@ mod frame;
 mod group;
 mod inspect;
 mod log;
+mod numbers;
 mod open;
 mod queue;
 mod repair;
@@ -57,3 +58,4 @@ pub use open::{Entry, LogOptions, Recovered};
 pub use repair::{GivenUp, Repaired, repair};
 
 pub(crate) use inspect::is_live;
+pub(crate) use numbers::numbers;

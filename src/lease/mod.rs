@@ -132,6 +132,20 @@ impl Leases {
         })
     }
 
+    /// All leases that were ever taken in `dir`, where there is a folder of them already; nothing is changed.
+    pub(crate) fn list_in(dir: &Dir) -> Result<Vec<LeaseInfo>> {
+        let state = dir.try_clone()?;
+        let root = RootOptions::new().no_symlinks(true).over(dir.try_clone()?);
+        let folder = root.open_dir(FOLDER)?;
+        let folder = RootOptions::new().no_symlinks(true).over(folder);
+        let shared = Arc::new(Shared {
+            state,
+            folder,
+            seen: Mutex::default(),
+        });
+        Self { shared }.list()
+    }
+
     /// Takes the lease `name` with the default [`LeaseOptions`], or fails at once.
     ///
     /// # Errors

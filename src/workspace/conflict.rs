@@ -15,7 +15,7 @@ use crate::claim::{ClaimPath, Want};
 use crate::publish::{FileOptions, Preserve};
 use crate::sys::{self, AsFd, AtFlags, Errno, Mode};
 use crate::tree::{self, RemoveOptions};
-use crate::{DiskState, Error, ErrorKind, Name, Result, Root};
+use crate::{Dir, DiskState, Error, ErrorKind, Name, Result, Root};
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -182,6 +182,16 @@ impl Conflict {
         })
     }
 
+    /// Whether it is what the file of this name is to hold.
+    fn check(&self, name: &Name) -> Result<()> {
+        let path = ClaimPath::new(self.path());
+        if self.file()? == *name && path.is_ok() {
+            return Ok(());
+        }
+        Err(Error::of_kind(READ, ErrorKind::Corrupt)
+            .with_source("it is not what was written under this name"))
+    }
+
     fn file(&self) -> Result<Name> {
         let ConflictId { number, index } = self.id;
         Name::new(format!("{number:016x}-{index:08x}")).map_err(|e| Error::new(READ, "openat", e))
@@ -262,39 +272,50 @@ fn identity(dir: impl AsFd, name: &Name) -> Result<Option<Ident>> {
 
 /// All that nobody has resolved, in order.
 pub(super) fn list(state: &State) -> Result<Vec<Conflict>> {
+    let (out, damaged) = list_in(&state.conflicts)?;
+    match damaged.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(out),
+    }
+}
+
+/// Conflicts, and what is wrong with the files of others.
+pub(super) type Listing = (Vec<Conflict>, Vec<(Name, Error)>);
+
+/// Those that can be read, and what is wrong with the others.
+pub(super) fn list_in(dir: &Dir) -> Result<Listing> {
     let fail = |e| Error::new(READ, "getdents64", e).with_path(Sub::Conflicts.path());
     let mut names = Vec::new();
-    let mut stream = state
-        .conflicts
-        .read_dir()
-        .map_err(|e| e.with_operation(READ))?;
+    let mut stream = dir.read_dir().map_err(|e| e.with_operation(READ))?;
     while let Some(entry) = stream.next().map_err(fail)? {
-        // Others are temporaries of the write above.
+        // Others are temporaries of the write above, and what a repair has set aside.
         let name = Name::from_entry(entry.name()).map_err(fail)?;
         if name.as_bytes().len() == 25 && !name.as_bytes().starts_with(b".") {
             names.push(name);
         }
     }
     names.sort();
-    let mut out = Vec::new();
+    let (mut out, mut damaged) = (Vec::new(), Vec::new());
     for name in names {
-        let fd = match sys::openat(
-            &state.conflicts,
-            name.as_c_str(),
-            sys::OFlags::RDONLY | sys::OFlags::NOFOLLOW,
-            Mode::empty(),
-        ) {
+        let flags = sys::OFlags::RDONLY | sys::OFlags::NOFOLLOW | sys::OFlags::NONBLOCK;
+        let fd = match sys::openat(dir, name.as_c_str(), flags, Mode::empty()) {
             Ok(fd) => fd,
             // Resolved meanwhile.
             Err(Errno::NOENT) => continue,
             Err(e) => return Err(Error::new(READ, "openat", e).with_path(&name)),
         };
-        let bytes = super::private::read_all(&fd, LONGEST).map_err(|e| e.with_path(&name))?;
-        let conflict = Conflict::decode(&bytes)
-            .map_err(|e| e.with_path(Path::new(&Sub::Conflicts.path()).join(&name)))?;
-        out.push(conflict);
+        let read = super::private::read_all(&fd, LONGEST)
+            .and_then(|bytes| Conflict::decode(&bytes))
+            .and_then(|conflict| conflict.check(&name).map(|()| conflict));
+        match read {
+            Ok(conflict) => out.push(conflict),
+            Err(e) => {
+                let path = Path::new(&Sub::Conflicts.path()).join(&name);
+                damaged.push((name, e.with_path(path)));
+            }
+        }
     }
-    Ok(out)
+    Ok((out, damaged))
 }
 
 /// Refuses claims on what a conflict is about.

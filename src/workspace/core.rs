@@ -434,6 +434,12 @@ impl Workspace {
         }
     }
 
+    /// Does something while everything that was committed is durable in place, and nobody commits.
+    pub(super) fn settled(&self, then: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.ready()?;
+        recover::checkpoint(&self.root, &self.state, &self.options, then)
+    }
+
     pub(super) fn checkpoint(&self) -> Result<()> {
         recover::checkpoint(&self.root, &self.state, &self.options, || {
             let last = self.writer.log.last();

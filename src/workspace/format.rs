@@ -12,7 +12,7 @@ use crate::{Error, ErrorKind, Result};
 const OP: &str = super::state::OP;
 const FILE: &std::ffi::CStr = c"format";
 const MAGIC: [u8; 8] = *b"sfspace\x1a";
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 const LEN: usize = 64;
 /// No later version is longer.
 const MAX_LEN: usize = 4096;

@@ -4,6 +4,7 @@
 //! private name, and commits with one record in a log: from that record on it is finished whatever
 //! happens, by this process or by the next one that opens the workspace. Before it nothing is visible.
 
+mod abandoned;
 mod attributes;
 #[cfg(test)]
 mod child;
@@ -16,12 +17,14 @@ mod ctx;
 mod draft;
 #[allow(dead_code)] // Until the layer above calls it.
 mod format;
+mod give_up;
 mod identity;
 #[allow(dead_code)] // Until the layer above calls it.
 mod incarnation;
 #[allow(dead_code, unused_imports)] // Until the layer above calls it.
 mod ledger;
 mod mapping;
+mod operator;
 mod options;
 mod place;
 mod plan;
@@ -39,6 +42,7 @@ mod state;
 mod testbed;
 mod transaction;
 mod view;
+mod whereabouts;
 #[allow(dead_code)] // Until the layer above calls it.
 mod writers;
 
@@ -46,6 +50,7 @@ pub use self::core::Workspace;
 pub use attributes::Attributes;
 pub use commit::Receipt;
 pub use conflict::{Conflict, ConflictId, Ours, Resolution, Theirs};
+pub use operator::*;
 pub use options::WorkspaceOptions;
 pub use plan::{Plan, Step, StepKind, Thing};
 pub use recover::Recovery;

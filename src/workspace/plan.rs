@@ -164,7 +164,7 @@ impl fmt::Display for Thing {
 }
 
 /// A path as it is, or quoted where it holds anything that could be taken for something else.
-struct Shown<'p>(&'p Path);
+pub(super) struct Shown<'p>(pub(super) &'p Path);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -186,6 +186,15 @@ pub(super) fn decode<T>(
     }
 }
 
+/// How a record begins, whatever follows; `None`: it does not begin so, or is of another version.
+pub(super) fn decode_start<T>(
+    bytes: &[u8],
+    read: impl FnOnce(&mut Reader<'_>) -> std::result::Result<T, Nonsense>,
+) -> Option<T> {
+    let mut reader = Reader(bytes);
+    (reader.u8() == Ok(VERSION)).then(|| read(&mut reader).ok())?
+}
+
 #[cold]
 fn corrupt(what: Nonsense) -> Error {
     Error::of_kind(OPERATION, ErrorKind::Corrupt).with_advice(what)

@@ -5,8 +5,10 @@
 //! of any of them may have been lost. Within one boot a transaction that has no mark in the ledger was done,
 //! and is left alone.
 
+use super::abandoned;
 use super::compose::compose;
 use super::conflict::{self, ConflictId};
+use super::give_up;
 use super::incarnation::Incarnation;
 use super::ledger::{DeadMark, MarkKind, RecoveryLock};
 use super::mapping::Object;
@@ -36,6 +38,7 @@ const LONGEST: usize = 1 << 30;
 pub struct Recovery {
     finished: Vec<u64>,
     taken_back: Vec<u64>,
+    abandoned: Vec<u64>,
     conflicts: Vec<ConflictId>,
     sections: Vec<SectionReport>,
     removed: u64,
@@ -64,6 +67,13 @@ impl Recovery {
 
     pub(super) fn open_sections(&self) -> impl Iterator<Item = &OpenSection> {
         self.sections.iter().filter_map(SectionReport::still_open)
+    }
+
+    /// Numbers of the transactions of which somebody had given up a part
+    /// ([`abandon`](super::operator::abandon)): what was not given up is done.
+    #[must_use]
+    pub fn abandoned(&self) -> &[u64] {
+        &self.abandoned
     }
 
     /// Conflicts that were found.
@@ -98,6 +108,7 @@ impl Recovery {
     fn add(&mut self, other: Self) {
         self.finished.extend(other.finished);
         self.taken_back.extend(other.taken_back);
+        self.abandoned.extend(other.abandoned);
         self.conflicts.extend(other.conflicts);
         for report in other.sections {
             // Of one that stays open, what was found last.
@@ -218,10 +229,17 @@ fn work(
     let horizon = state.ledger.horizon()?;
     let mut highest = 0;
     let mut commits = Vec::new();
+    let mut given_up = Vec::new();
+    if logs.iter().any(|(.., found)| !found.records.is_empty()) {
+        for (_, what) in abandoned::list(&state.dir)? {
+            given_up.push(what?);
+        }
+    }
+    let unread = |number| given_up.iter().any(|a| a.number == number && a.unread);
     for (index, _, found) in &logs {
         for entry in &found.records {
             highest = highest.max(entry.transaction);
-            if entry.transaction > horizon {
+            if entry.transaction > horizon && !unread(entry.transaction) {
                 commits.extend(read(state, entry).map_err(|e| name_log(e, *index))?);
             }
         }
@@ -230,7 +248,18 @@ fn work(
     commits.retain(|commit| is_pending(commit, state.incarnation(), &marks));
     commits.sort_by_key(|commit| commit.number);
     let mut recovery = Recovery::default();
+    for commit in &mut commits {
+        if let Some(what) = given_up.iter().find(|a| a.number == commit.number) {
+            let ids = give_up::set_aside(root, state, commit, what)?;
+            recovery.conflicts.extend(ids);
+            recovery.abandoned.push(commit.number);
+            *commit = what.rest(commit);
+        }
+    }
     finish(root, state, &commits, &mut recovery)?;
+    let abandoned = std::mem::take(&mut recovery.abandoned);
+    recovery.finished.retain(|n| !abandoned.contains(n));
+    recovery.abandoned = abandoned;
     // Sections hold claims longer than transactions do: none of those is on top of one.
     let mut held_back = BTreeSet::new();
     for (index, log, found) in &logs {
@@ -272,8 +301,13 @@ fn work(
     };
     settle(state)?;
     drop(gate);
-    for (index, log, _) in &logs {
+    for (index, log, found) in &logs {
         log.release(log.last()).map_err(|e| name_log(e, *index))?;
+        for entry in &found.records {
+            if given_up.iter().any(|a| a.number == entry.transaction) {
+                abandoned::forget(&state.dir, entry.transaction)?;
+            }
+        }
     }
     recovery.removed = sweep(state, &owners, true)?;
     Ok((recovery, without_records(logs)))
@@ -293,7 +327,7 @@ fn settle(state: &State) -> Result<()> {
 }
 
 /// The commit in a record, if it is one.
-fn read(state: &State, entry: &Entry) -> Result<Option<Commit>> {
+pub(super) fn read(state: &State, entry: &Entry) -> Result<Option<Commit>> {
     match entry.kind {
         COMMIT => Commit::decode(&entry.payload).map(Some),
         COMMIT_IN_FILE => {
@@ -306,7 +340,7 @@ fn read(state: &State, entry: &Entry) -> Result<Option<Commit>> {
 }
 
 /// Whether any of it may be missing.
-fn is_pending(commit: &Commit, now: Incarnation, marks: &[DeadMark]) -> bool {
+pub(super) fn is_pending(commit: &Commit, now: Incarnation, marks: &[DeadMark]) -> bool {
     let marked = |mark: &DeadMark| mark.number == commit.number || mark.kind == MarkKind::Unknown;
     !Incarnation::from_parts(commit.incarnation).is_same(&now) || marks.iter().any(marked)
 }

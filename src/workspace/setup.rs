@@ -3,6 +3,7 @@
 //! Everything in it is synced before the file `format` gets its name; that is synced last. Until then the
 //! folder is unfinished, and whoever opens it with the wish to create goes on with it.
 
+use super::abandoned;
 use super::format::{FolderId, Format};
 use super::ledger;
 use super::state::{self, FOLDER, OP, Sub, open_folder};
@@ -93,7 +94,9 @@ fn refuse_strangers(dir: &Dir) -> Result<Vec<Name>> {
         .map_err(|e| e.with_operation(OP).with_default_path(state::shown()))?;
     while let Some(entry) = stream.next().map_err(fail)? {
         let name = entry.name();
-        let own = [c"format", c"claims", ledger::FILE].contains(&name)
+        let own = [c"format", c"claims", ledger::FILE, c"leases", abandoned::FOLDER].contains(&name)
+            // Set aside by a repair.
+            || name.to_bytes().starts_with(b"damaged-")
             || Sub::ALL.iter().any(|sub| sub.name() == name);
         if temp_name::parse(name.to_bytes()) == Some(temp_name::TempName::File) {
             unfinished.push(Name::from_entry(name).map_err(fail)?);
@@ -111,7 +114,7 @@ fn refuse_strangers(dir: &Dir) -> Result<Vec<Name>> {
 }
 
 /// The lock file, which must be one and the same for all, with a mode that lets it be opened.
-fn make_claims(dir: &Dir) -> Result<()> {
+pub(super) fn make_claims(dir: &Dir) -> Result<()> {
     const FILE: &CStr = c"claims";
     let fail = |call| move |e| Error::new(OP, call, e).with_path("claims");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;

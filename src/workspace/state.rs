@@ -236,7 +236,7 @@ pub(super) fn refusal(call: &'static str, errno: Errno) -> Error {
 
 /// Whether nobody else can change what is in the folder, and whether names can be moved between it and the
 /// root.
-fn check(root: &Root, dir: &Dir) -> Result<Metadata> {
+pub(super) fn check(root: &Root, dir: &Dir) -> Result<Metadata> {
     let fail = |call| move |e| Error::new(OP, call, e).with_path(shown());
     let refuse = |kind, why: &'static str, advice: &'static str| {
         let error = Error::of_kind(OP, kind).with_path(shown());

@@ -194,7 +194,7 @@ fn is_digit(byte: &u8) -> bool {
 }
 
 /// An index from the name of its folder.
-fn parse(name: &[u8]) -> Option<u32> {
+pub(super) fn parse(name: &[u8]) -> Option<u32> {
     if name.len() != 8 || !name.iter().all(is_digit) {
         return None;
     }
@@ -207,15 +207,15 @@ fn dir_name(index: u32) -> Result<CString> {
 }
 
 fn open_dir(state: &State, index: u32) -> Result<Dir> {
+    open_in(&state.logs, index)
+}
+
+/// A log's folder in that of all.
+pub(super) fn open_in(logs: &Dir, index: u32) -> Result<Dir> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    sys::openat(
-        &state.logs,
-        dir_name(index)?.as_c_str(),
-        flags,
-        Mode::empty(),
-    )
-    .map(Dir::from)
-    .map_err(|e| name_log(Error::new(OP, "openat", e), index))
+    sys::openat(logs, dir_name(index)?.as_c_str(), flags, Mode::empty())
+        .map(Dir::from)
+        .map_err(|e| name_log(Error::new(OP, "openat", e), index))
 }
 
 /// In order.

@@ -5,7 +5,7 @@ use crate::{Error, ErrorKind, Result};
 use std::sync::PoisonError;
 
 /// The number and its CRC-32C: after a power cut there may be anything.
-const LEN: usize = 12;
+pub(super) const LEN: usize = 12;
 
 pub(super) fn put(to: &mut [u8], number: u64) {
     let bytes = number.to_le_bytes();
@@ -13,7 +13,7 @@ pub(super) fn put(to: &mut [u8], number: u64) {
     to[8..LEN].copy_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
 }
 
-fn get(bytes: &[u8; LEN]) -> Option<u64> {
+pub(super) fn get(bytes: &[u8; LEN]) -> Option<u64> {
     let (number, crc) = (bytes.first_chunk::<8>()?, bytes.last_chunk::<4>()?);
     (crc32c::crc32c(number) == u32::from_le_bytes(*crc)).then(|| u64::from_le_bytes(*number))
 }

@@ -32,7 +32,7 @@ pub(super) fn put(to: &mut [u8], number: u64) {
     to[16..LEN].copy_from_slice(&crc.to_le_bytes());
 }
 
-fn get(bytes: &[u8]) -> Option<u64> {
+pub(super) fn get(bytes: &[u8]) -> Option<u64> {
     let bytes = bytes.get(..LEN)?;
     let crc = u32::from_le_bytes(*bytes.last_chunk()?);
     let whole = bytes.starts_with(&MAGIC) && crc == crc32c::crc32c(&bytes[..16]);

@@ -10,8 +10,8 @@ use crate::{Error, ErrorKind, Result};
 use std::sync::PoisonError;
 
 const OP: &str = "mark a transaction";
-const NUMBER: usize = 256;
-const LEN: usize = 16;
+pub(super) const NUMBER: usize = 256;
+pub(super) const LEN: usize = 16;
 
 /// What the marked work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ fn check(content: &[u8; LEN]) -> [u8; 2] {
     [low, high]
 }
 
-fn decode(entry: usize, content: [u8; LEN]) -> DeadMark {
+pub(super) fn decode(entry: usize, content: [u8; LEN]) -> DeadMark {
     let [a, b, c, d, e, f, g, h, i, j, k, l, code, _, ..] = content;
     let kind = match code {
         1 => MarkKind::Commit,
@@ -96,7 +96,7 @@ fn decode(entry: usize, content: [u8; LEN]) -> DeadMark {
     }
 }
 
-fn byte(entry: usize) -> Extra {
+pub(super) fn byte(entry: usize) -> Extra {
     // An entry is below 256.
     Extra::new(FIRST_MARK + entry as u32)
 }

@@ -12,11 +12,13 @@ mod counter;
 mod gate;
 mod horizon;
 mod marks;
+mod peek;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use gate::{ClosedGate, RecoveryLock};
 pub(crate) use marks::{DeadMark, Mark, MarkKind};
+pub(crate) use peek::{Peek, peek, rebuild};
 
 use super::state::OP;
 use crate::claim::{Claim, Claims, Extra};
@@ -38,7 +40,7 @@ const MARKS: u64 = 3 * BLOCK as u64;
 /// Bytes of the lock file.
 const GATE: Extra = Extra::new(0);
 const TURNSTILE: Extra = Extra::new(1);
-const RECOVERY: Extra = Extra::new(2);
+pub(crate) const RECOVERY: Extra = Extra::new(2);
 /// The byte of the first mark; number 3 is the state folder's.
 const FIRST_MARK: u32 = 256;
 
