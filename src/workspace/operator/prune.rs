@@ -39,8 +39,8 @@ impl Default for PruneOptions {
 }
 
 impl PruneOptions {
-    /// Litter of dead processes, and closed empty logs beyond four. No keys, and nothing that a repair has set
-    /// aside.
+    /// Litter of dead processes, and closed empty logs beyond four. No keys, and nothing that a repair
+    /// has set aside.
     pub fn new() -> Self {
         Self::default()
     }
@@ -57,8 +57,8 @@ impl PruneOptions {
         self
     }
 
-    /// Also idempotency keys that were recorded longer ago than this, by the wall clock. Work under such a key
-    /// is done again if somebody asks for it again.
+    /// Also idempotency keys that were recorded longer ago than this, by the wall clock. Work under such
+    /// a key is done again if somebody asks for it again.
     pub fn keys_older_than(mut self, age: Duration) -> Self {
         self.keys_older_than = Some(age);
         self

@@ -7,8 +7,8 @@ use super::look::{Look, log_path, names_in};
 use super::status;
 use crate::claim::{Claim, Claims};
 use crate::journal::{self, Damage, End};
-use crate::root::{Dir, sync_names};
-use crate::sys::{self, AsFd, AtFlags, Errno, LockKind, RenameFlags};
+use crate::root::Dir;
+use crate::sys::{Errno, LockKind};
 use crate::workspace::abandoned::{self, Abandon, Abandonment};
 use crate::workspace::format::Format;
 use crate::workspace::ledger;
@@ -16,11 +16,15 @@ use crate::workspace::mapping::{Mapping, Object, Set};
 use crate::workspace::record::{COMMIT, COMMIT_IN_FILE, InFile};
 use crate::workspace::state::{self, Sub};
 use crate::workspace::{setup, writers};
-use crate::{DiskState, Error, ErrorKind, Name, Result, Root};
+use crate::{Error, ErrorKind, Name, Result, Root};
 use std::collections::BTreeSet;
-use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+mod aside;
+
+pub(super) use aside::ASIDE;
+use aside::{Place, to_name};
 
 const OP: &str = "repair workspace";
 const WAIT: Duration = Duration::from_secs(10);
@@ -38,7 +42,8 @@ pub struct Repaired {
     pub ledger: Option<RebuiltLedger>,
     /// Logs that were damaged.
     pub logs: Vec<RepairedLog>,
-    /// Transactions whose record stands in its log and cannot be understood. What is in place of them stays.
+    /// Transactions whose record stands in its log and cannot be understood. What is in place of them
+    /// stays.
     pub unreadable: Vec<u64>,
     /// Damaged files of conflicts, and damaged decisions to give something up.
     pub notes: Vec<PathBuf>,
@@ -97,8 +102,8 @@ impl Repaired {
 /// # Errors
 /// [`ErrorKind::NotFound`]: there is no workspace. [`ErrorKind::Busy`]: somebody else repairs or recovers
 /// it; or the ledger is damaged and a process that uses it lives: end it first.
-/// [`ErrorKind::Unsupported`]: a later version's format. [`ErrorKind::PermissionDenied`]: the folder is another
-/// user's. As open(2), write(2), fsync(2), rename(2).
+/// [`ErrorKind::Unsupported`]: a later version's format. [`ErrorKind::PermissionDenied`]: the folder is
+/// another user's. As open(2), write(2), fsync(2), rename(2).
 ///
 /// # After a crash
 /// Each thing is as it was or repaired. Calling it again goes on.
@@ -148,30 +153,6 @@ struct Work<'l> {
     out: Repaired,
     /// Folders in which names were changed.
     changed: BTreeSet<Option<Place>>,
-}
-
-/// A folder whose names are to be synced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Logs,
-    Staged,
-    Kept,
-    Retired,
-    Conflicts,
-    Abandoned,
-}
-
-impl Place {
-    fn name(self) -> &'static CStr {
-        match self {
-            Self::Logs => Sub::Logs.name(),
-            Self::Staged => Sub::Staged.name(),
-            Self::Kept => Sub::Kept.name(),
-            Self::Retired => Sub::Retired.name(),
-            Self::Conflicts => Sub::Conflicts.name(),
-            Self::Abandoned => abandoned::FOLDER,
-        }
-    }
 }
 
 impl Work<'_> {
@@ -485,80 +466,6 @@ impl Work<'_> {
         }
         Ok(())
     }
-
-    /// Gives a file of the state folder a second name, under which it stays when another takes its place.
-    fn link_aside(&mut self, name: &CStr) -> Result<()> {
-        let dir = &self.look.dir;
-        for copy in 0_u32.. {
-            let aside = aside_name(name.to_bytes(), copy)?;
-            match sys::linkat(dir, name, dir, aside.as_c_str()) {
-                Ok(()) => {
-                    self.note_aside(None, &aside);
-                    break;
-                }
-                // Perhaps by a repair that was killed after this.
-                Err(Errno::EXIST) if self.is_same(name, &aside)? => {
-                    self.note_aside(None, &aside);
-                    break;
-                }
-                Err(Errno::EXIST) => {}
-                Err(e) => return Err(fail("linkat", e, None, &aside)),
-            }
-        }
-        self.changed.insert(None);
-        self.sync()
-    }
-
-    fn is_same(&self, a: &CStr, b: &Name) -> Result<bool> {
-        let look = |name| sys::statx(&self.look.dir, name, AtFlags::SYMLINK_NOFOLLOW);
-        match (look(a), look(b.as_c_str())) {
-            (Ok(a), Ok(b)) => Ok(a.id() == b.id()),
-            (Err(e), _) | (_, Err(e)) => Err(fail("statx", e, None, b)),
-        }
-    }
-
-    /// Gives something a name under which nothing looks for it.
-    fn move_aside(&mut self, dir: &Dir, place: Option<Place>, name: &Name) -> Result<()> {
-        for copy in 0_u32.. {
-            let aside = aside_name(name.as_bytes(), copy)?;
-            let (from, to) = (name.as_c_str(), aside.as_c_str());
-            // Nobody else makes such names, and whoever repairs does it alone.
-            if sys::statx(dir, to, AtFlags::SYMLINK_NOFOLLOW).err() != Some(Errno::NOENT) {
-                continue;
-            }
-            match sys::renameat2(dir, from, dir, to, RenameFlags::empty()) {
-                Ok(()) => {
-                    self.note_aside(place, &aside);
-                    self.changed.insert(place);
-                    return Ok(());
-                }
-                Err(e) => return Err(fail("renameat", e, place, name)),
-            }
-        }
-        Ok(())
-    }
-
-    fn note_aside(&mut self, place: Option<Place>, aside: &Name) {
-        self.out.set_aside.push(shown(place).join(aside));
-    }
-
-    /// Makes the names durable that were changed.
-    fn sync(&mut self) -> Result<()> {
-        for place in std::mem::take(&mut self.changed) {
-            let synced = match place {
-                None => sync_names(self.look.dir.as_fd()),
-                Some(sub) => match self.look.folder(sub.name())? {
-                    Some(dir) => sync_names(dir.as_fd()),
-                    None => Ok(()),
-                },
-            };
-            synced.map_err(|e| {
-                let error = Error::new(OP, "fsync", e).with_path(shown(place));
-                error.with_state(DiskState::Published)
-            })?;
-        }
-        Ok(())
-    }
 }
 
 /// The private names that a mapping records.
@@ -577,32 +484,4 @@ fn private_names(mapping: &Mapping) -> Vec<Name> {
 /// Whether a record cannot be understood, now or ever.
 fn is_lost(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
-}
-
-fn shown(place: Option<Place>) -> PathBuf {
-    let path = Path::new(state::shown());
-    match place {
-        Some(place) => path.join(place.name().to_string_lossy().as_ref()),
-        None => path.to_owned(),
-    }
-}
-
-/// What is set aside begins so, wherever it is.
-pub(super) const ASIDE: &[u8] = b"damaged-";
-
-fn aside_name(name: &[u8], copy: u32) -> Result<Name> {
-    let mut bytes = ASIDE.to_vec();
-    bytes.extend_from_slice(name);
-    if copy > 0 {
-        bytes.extend_from_slice(format!("-{copy}").as_bytes());
-    }
-    Name::from_bytes(&bytes).map_err(|e| Error::new(OP, "renameat2", e))
-}
-
-fn to_name(name: &CStr) -> Result<Name> {
-    Name::from_entry(name).map_err(|e| Error::new(OP, "renameat2", e))
-}
-
-fn fail(call: &'static str, errno: Errno, place: Option<Place>, name: &Name) -> Error {
-    Error::new(OP, call, errno).with_path(shown(place).join(name))
 }

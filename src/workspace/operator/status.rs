@@ -156,8 +156,8 @@ pub struct FolderStatus {
 
 /// Looks what is open in the workspace of `root`, and what is wrong with it.
 ///
-/// Nothing is changed and no lock is taken, so that it works beside living writers, with damaged files, with a
-/// copy of a workspace, and on a file system that is mounted read-only. It needs the right to read the state
+/// Nothing is changed and no lock is taken, so that it works beside living writers, with damaged files, with
+/// a copy of a workspace, and on a file system that is mounted read-only. It needs the right to read the state
 /// folder, which only its owner has. Beside living writers the answer is that of several moments during the
 /// call.
 ///
