@@ -131,7 +131,9 @@ pub(super) fn on_open(
     }
     let logs = writers::open_dead(state)?;
     let clean = |log: &DeadLog| matches!(&log.log, Ok((_, found)) if found.clean && found.records.is_empty());
-    if logs.iter().all(clean) {
+    // A repair may have emptied a log whose transaction is still marked: whoever took that log as its own
+    // would keep the mark from being cleared.
+    if logs.iter().all(clean) && state.ledger.dead()?.is_empty() {
         // The counter is not synced: a power cut may have taken it back, and never may a number be given out
         // that the horizon covers.
         state.ledger.raise(0)?;
