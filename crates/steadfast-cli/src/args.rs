@@ -3,7 +3,8 @@
 mod workspace;
 
 pub(crate) use workspace::{
-    ApplyArgs, ManifestFormat, RecoverArgs, ResolveArgs, RunArgs, WorkspaceArg,
+    AbandonArgs, ApplyArgs, ExplainArgs, LogArgs, ManifestFormat, PruneArgs, RecoverArgs,
+    RepairArgs, ResolveArgs, RunArgs, StatusArgs, WorkspaceArg,
 };
 
 use crate::exit;
@@ -154,6 +155,18 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  steadfast run --protect etc --protect db -- ./migrate.sh")]
     Run(RunArgs),
 
+    /// Show the state of a workspace: writers, open work, conflicts
+    ///
+    /// Only looks: nothing is locked, recovered or changed. With NUMBER it explains what that
+    /// transaction does, step by step.
+    Status(StatusArgs),
+
+    /// List the records of the workspace's logs
+    Log(LogArgs),
+
+    /// Explain step by step what a transaction does, or did
+    Explain(ExplainArgs),
+
     /// Finish or take back what killed processes left
     ///
     /// What they had committed is finished, all else is taken back.
@@ -162,9 +175,28 @@ pub(crate) enum Command {
     /// resolve-conflict.
     Recover(RecoverArgs),
 
+    /// Give up a transaction that cannot be finished
+    ///
+    /// What is done of it stays done; what is not is never done, so that DIR is left with a part of it.
+    /// 'explain' tells beforehand what that is. For when recover fails again and again. What the
+    /// transaction was to put there is kept, as conflicts that can be resolved.
+    Abandon(AbandonArgs),
+
+    /// Make a damaged workspace one that can be opened
+    ///
+    /// What can be read is kept and finished; the rest is given up, and said. Damaged bytes are set
+    /// aside for a person to look at, not removed.
+    Repair(RepairArgs),
+
+    /// Remove what a workspace does not need any more
+    ///
+    /// What killed processes left there, and empty logs beyond a few. Nothing that is open, and
+    /// nothing outside of .steadfast.
+    Prune(PruneArgs),
+
     /// Choose between a transaction and somebody else's change
     ///
-    /// 'recover' lists the conflicts. Until one is resolved, transactions on its path are refused.
+    /// 'status' lists the conflicts. Until one is resolved, transactions on its path are refused.
     #[command(
         override_usage = "steadfast resolve-conflict [OPTIONS] ID --theirs | --ours | --aside PATH",
         after_help = "Example:\n  steadfast resolve-conflict 12-0 --aside app.conf.theirs"
@@ -202,7 +234,13 @@ impl Command {
             Self::Lookup(_) => "lookup",
             Self::Apply(_) => "apply",
             Self::Run(_) => "run",
+            Self::Status(_) => "status",
+            Self::Log(_) => "log",
+            Self::Explain(_) => "explain",
             Self::Recover(_) => "recover",
+            Self::Abandon(_) => "abandon",
+            Self::Repair(_) => "repair",
+            Self::Prune(_) => "prune",
             Self::ResolveConflict(_) => "resolve-conflict",
             Self::Doctor(_) => "doctor",
             Self::Completions(_) => "completions",

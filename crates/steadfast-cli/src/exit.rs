@@ -52,7 +52,7 @@ pub(crate) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "8",
-        "a conflict with somebody else's change: see steadfast recover",
+        "a conflict with somebody else's change: see steadfast status",
     ),
     ("125", "of run: it failed itself, the message says how"),
     ("126", "of run: the command cannot be started"),

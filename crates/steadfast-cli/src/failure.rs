@@ -253,7 +253,7 @@ fn respell(error: Error, places: &[&Place]) -> Error {
 }
 
 /// `NotFound` as `not_found`.
-fn kind_name(kind: ErrorKind) -> String {
+pub(crate) fn kind_name(kind: ErrorKind) -> String {
     let mut out = String::new();
     for c in format!("{kind:?}").chars() {
         if c.is_ascii_uppercase() && !out.is_empty() {

@@ -85,6 +85,67 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Explain this transaction
+    pub(crate) number: Option<u64>,
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Only this log, as status shows it
+    #[arg(long, value_name = "LOG", value_parser = log_index)]
+    pub(crate) log: Option<u32>,
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The transaction, as status or log shows it
+    pub(crate) number: u64,
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AbandonArgs {
+    /// The transaction, as status shows it
+    pub(crate) number: u64,
+    /// Remove what the transaction was to put there, instead of keeping it
+    ///
+    /// What was there before the transaction is never removed.
+    #[arg(long)]
+    pub(crate) drop: bool,
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairArgs {
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Only say what would be removed
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Also idempotency keys that were recorded longer ago than this
+    ///
+    /// Work under such a key is done again if it is asked for again.
+    #[arg(long, value_name = "DAYS", value_parser = days)]
+    pub(crate) keys_older_than: Option<Duration>,
+    /// Also what repairs have set aside, for good
+    #[arg(long)]
+    pub(crate) set_aside: bool,
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceArg,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct RecoverArgs {
     #[command(flatten)]
     pub(crate) workspace: WorkspaceArg,
@@ -117,6 +178,22 @@ pub(crate) struct Choice {
     /// Move what is there to PATH, which must not exist, and put the transaction's in its place
     #[arg(long, value_name = "PATH")]
     pub(crate) aside: Option<PathBuf>,
+}
+
+/// Whole days.
+fn days(text: &str) -> Result<Duration, String> {
+    let days: Option<u32> = text.parse().ok();
+    days.map(|n| Duration::from_secs(u64::from(n) * 86_400))
+        .ok_or_else(|| "a number of days is needed, such as 30".to_owned())
+}
+
+/// The index of a log, in hexadecimal.
+fn log_index(text: &str) -> Result<u32, String> {
+    let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
+    match u32::from_str_radix(text, 16) {
+        Ok(index) if digits => Ok(index),
+        _ => Err("a log has up to 8 hexadecimal digits".to_owned()),
+    }
 }
 
 /// Seconds, perhaps with a fraction.

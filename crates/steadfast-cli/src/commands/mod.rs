@@ -1,21 +1,28 @@
 //! One file for each verb: arguments to library calls, library answers to reports.
 
+mod abandon;
 mod apply;
 mod completions;
 mod copy;
 mod cp;
 mod doctor;
+mod explain;
+mod log;
 mod lookup;
 mod man;
+mod prune;
 mod publish;
 mod recover;
+mod repair;
 mod resolve;
 mod rm;
 mod run;
+mod status;
 mod steps;
 mod swap;
 mod sweep;
 mod sync;
+mod times;
 mod workspace;
 mod write;
 
@@ -45,7 +52,13 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Done {
         Command::Lookup(args) => lookup::run(&args),
         Command::Apply(args) => apply::run(&args, ui),
         Command::Run(args) => run::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Log(args) => log::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Recover(args) => recover::run(&args),
+        Command::Abandon(args) => abandon::run(&args),
+        Command::Repair(args) => repair::run(&args),
+        Command::Prune(args) => prune::run(&args),
         Command::ResolveConflict(args) => resolve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => Ok(completions::run(&args)),

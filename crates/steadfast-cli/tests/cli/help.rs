@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 21] = [
     "write",
     "swap",
     "publish",
@@ -16,7 +16,13 @@ const COMMANDS: [&str; 15] = [
     "lookup",
     "apply",
     "run",
+    "status",
+    "log",
+    "explain",
     "recover",
+    "abandon",
+    "repair",
+    "prune",
     "resolve-conflict",
     "doctor",
     "completions",

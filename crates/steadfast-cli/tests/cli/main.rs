@@ -12,5 +12,6 @@ mod publish;
 mod recover;
 mod run;
 mod signals;
+mod status;
 mod trees;
 mod write;

@@ -14,7 +14,7 @@ const MANIFEST: &str = "\
     [[operations]]\nop = 'create_dir'\npath = 'd/e'\n\
     [[operations]]\nop = 'append'\npath = 'log'\ncontent = 'new'\n";
 
-fn prepare(d: &Path) {
+pub(crate) fn prepare(d: &Path) {
     fs::write(d.join("m.toml"), MANIFEST).unwrap();
     fs::write(d.join("f"), "old").unwrap();
     fs::write(d.join("a"), "old").unwrap();
@@ -25,7 +25,7 @@ fn prepare(d: &Path) {
 }
 
 /// Everything in a folder but the state folder, as one text.
-fn picture(d: &Path) -> String {
+pub(crate) fn picture(d: &Path) -> String {
     let mut out = String::new();
     for name in names(d) {
         let path = d.join(&name);
@@ -43,11 +43,11 @@ fn picture(d: &Path) -> String {
     out
 }
 
-const OLD: &str = "a=old d/() f=old log=old old/(deep/(f=old ) ) ";
-const NEW: &str = "a=new d/(b=old e/() ) f=new log=oldnew ";
+pub(crate) const OLD: &str = "a=old d/() f=old log=old old/(deep/(f=old ) ) ";
+pub(crate) const NEW: &str = "a=new d/(b=old e/() ) f=new log=oldnew ";
 
 #[track_caller]
-fn no_litter(d: &Path) {
+pub(crate) fn no_litter(d: &Path) {
     for room in ["staged", "kept", "retired", "conflicts"] {
         let room = d.join(".steadfast").join(room);
         assert!(names(&room).is_empty(), "{room:?}: {:?}", names(&room));
@@ -136,7 +136,7 @@ fn killed_at_any_call_it_is_all_or_nothing_after_recover() {
 }
 
 /// The first call before which the transaction is decided: a kill there leaves all of it to recovery.
-fn decided() -> u32 {
+pub(crate) fn decided() -> u32 {
     first(|n| {
         let dir = dir();
         let d = dir.path();
@@ -148,7 +148,7 @@ fn decided() -> u32 {
 }
 
 /// A folder in which a transaction is decided, and nothing of it is to be seen.
-fn undone(at: u32) -> tempfile::TempDir {
+pub(crate) fn undone(at: u32) -> tempfile::TempDir {
     let dir = dir();
     let d = dir.path();
     prepare(d);
