@@ -1,8 +1,8 @@
 //! Work that somebody has given up: recovery leaves it out, and does the rest.
 //!
 //! Each is a file in the folder `abandoned`, which is made when it is needed first, named by the number of
-//! the transaction. The file is the decision: it is durable before anything is done about it, and names exactly
-//! what is given up, so that whoever comes to it after a crash does the same.
+//! the transaction. The file is the decision: it is durable before anything is done about it, and
+//! names exactly what is given up, so that whoever comes to it after a crash does the same.
 
 use super::mapping::{Before, Body, Mapping, Object, ObjectIx, Place, PlaceIx, Slot, SlotIx};
 use super::record::{self, Commit};
