@@ -6,6 +6,8 @@
 mod common;
 
 mod basic;
+mod faults;
+mod hooks;
 mod kill;
 mod scenes;
 mod support;

@@ -203,7 +203,7 @@ impl Work<'_, '_, '_> {
         Ok(())
     }
 
-    fn remove_in_place(&mut self, pos: Pos) -> Result<()> {
+    pub(super) fn remove_in_place(&mut self, pos: Pos) -> Result<()> {
         self.sync_survivors()?;
         let Some((dir, name)) = self.name_at(pos) else {
             return Ok(());

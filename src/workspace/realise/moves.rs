@@ -55,6 +55,10 @@ impl Work<'_, '_, '_> {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(Moved::Gone),
             Err(e @ (Errno::INVAL | Errno::NOSYS)) => return Ok(Moved::Refused(e)),
+            // A directory of a lower overlay layer, which gives way to its image.
+            Err(e @ Errno::XDEV) if self.purpose == Purpose::Back => {
+                return Ok(Moved::Refused(e));
+            }
             Err(e) => return Err(self.refused("renameat2(RENAME_EXCHANGE)", e, b)),
         }
         self.note_move(a, b);

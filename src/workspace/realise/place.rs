@@ -4,7 +4,7 @@ use super::super::identity::{Ident, Kind};
 use super::super::mapping::{Before, Body, Object, ObjectIx, SlotIx};
 use super::super::place;
 use super::moves::Moved;
-use super::state::{At, Folder, Pos, Progress, Work};
+use super::state::{At, Folder, Pos, Progress, Purpose, Work};
 use super::{Mode, fail};
 use crate::Result;
 use crate::sys::{self, AsFd, Errno, Mode as FileMode, OFlags, RenameFlags};
@@ -39,6 +39,13 @@ impl Work<'_, '_, '_> {
             if let Some((slot, e)) = stuck
                 && later.len() == open.len()
             {
+                if self.purpose == Purpose::Back && e == Errno::XDEV {
+                    // Everything that belongs elsewhere has been moved out of it, now or by an earlier run.
+                    sys::syncfs(self.folder(Folder::Staged))
+                        .map_err(|e| fail("syncfs", e, self.path(Pos::Slot(slot))))?;
+                    self.remove_in_place(Pos::Slot(slot))?;
+                    continue;
+                }
                 return Err(fail("renameat2", e, self.path(Pos::Slot(slot))));
             }
             open = later;
@@ -157,6 +164,7 @@ impl Work<'_, '_, '_> {
         let here = Pos::Slot(slot);
         match self.exchange(from, here)? {
             Moved::Done => {}
+            Moved::Refused(e @ Errno::XDEV) => return Ok(Moved::Refused(e)),
             Moved::Refused(_) => return self.replace_in_two(slot, object, from, expected),
             other => return Ok(other),
         }

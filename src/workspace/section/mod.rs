@@ -18,6 +18,7 @@ mod recover;
 mod resource;
 mod sum;
 mod take_back;
+mod times;
 mod undo;
 
 pub use apply::Captured;

@@ -4,18 +4,14 @@ use super::record::Begin;
 use super::recover::StillOpen;
 use super::resource::{Authority, Hooks};
 use super::sum::{Sum, Use};
-use super::undo::{Place, What};
-use super::{image, protect};
-use crate::sys::{
-    self, AsFd, AtFlags, Gid, Mode as FileMode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
-    XattrFlags,
-};
+use super::undo::What;
+use super::{image, protect, times};
+use crate::sys::{self, AsFd, AtFlags, Errno, Gid, Mode as FileMode, Timestamps, Uid, XattrFlags};
 use crate::tree::acl;
 use crate::workspace::ctx::Ctx;
 use crate::workspace::identity::{Ident, Stamp};
 use crate::workspace::mapping::Attributes;
 use crate::workspace::realise::roll_back;
-use crate::workspace::state;
 use crate::{Error, Name, Result, Root};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -85,9 +81,7 @@ fn files(ctx: &mut Ctx<'_>, begin: &Begin, sum: &Sum) -> std::result::Result<(),
         let path = OsStr::from_bytes(&found.path);
         return Err(StillOpen::Lost(path.into()));
     }
-    for place in sum.places().iter().filter(|place| !place.made) {
-        time_of(ctx.root, begin, sum, place).map_err(failed)?;
-    }
+    times::restore(ctx.root, begin, sum, &images).map_err(failed)?;
     if let Some(top) = sum.top() {
         dress(ctx.root, top).map_err(failed)?;
     }
@@ -138,63 +132,6 @@ fn new_names(root: &Root, sum: &Sum) -> Result<(Ident, Vec<Name>)> {
     Ok((ident, names))
 }
 
-/// Gives a directory in which names came and went its time back, unless others have been at work there
-/// since the section began: their change must show.
-fn time_of(root: &Root, begin: &Begin, sum: &Sum, place: &Place) -> Result<()> {
-    let fail = |call| move |e| Error::new(OP, call, e).with_path(OsStr::from_bytes(&place.path));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    let opened = match place.path.as_slice() {
-        b"" => root.dir().try_clone()?,
-        path => match root.open_raw(path, flags, FileMode::empty()) {
-            Ok(fd) => fd.into(),
-            // It is in what was put back as a whole, or others have moved it.
-            Err(_) => return Ok(()),
-        },
-    };
-    let same = |meta: &sys::Metadata, ident: &Ident| Ident::of(meta).is(ident);
-    if !same(&opened.metadata()?, &place.ident) {
-        return Ok(());
-    }
-    let Ok(mut entries) = opened.read_dir() else {
-        return Ok(());
-    };
-    while let Some(entry) = entries.next().map_err(fail("getdents64"))? {
-        let name = Name::from_entry(entry.name()).map_err(fail("getdents64"))?;
-        let own = |s: &super::undo::Spot| sum.place_of(s).ident.is(&place.ident) && s.name == name;
-        if name.as_c_str() == state::FOLDER || sum.spots().iter().any(own) {
-            continue;
-        }
-        let Some(meta) = image::look(&opened, &name).map_err(fail("statx"))? else {
-            continue;
-        };
-        // What was moved shows that in its time under its other names as well.
-        let is_place = sum.places().iter().any(|p| same(&meta, &p.ident));
-        let moved = sum.knows(&Ident::of(&meta));
-        if !is_place && !moved && image::stamp(meta.ctime()) >= begin.time {
-            return Ok(());
-        }
-    }
-    let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: time(place.ident.mtime),
-    };
-    match sys::futimens(&opened, &times) {
-        // Only its owner may.
-        Ok(()) | Err(sys::Errno::PERM | sys::Errno::ACCESS) => Ok(()),
-        Err(e) => Err(fail("futimens")(e)),
-    }
-}
-
-fn time((seconds, nanos): Stamp) -> Timespec {
-    Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanos.into(),
-    }
-}
-
 /// Gives the root its attributes back.
 fn dress(root: &Root, was: &Attributes) -> Result<()> {
     let fail = |call| move |e| Error::new(OP, call, e).with_path(".");
@@ -204,7 +141,7 @@ fn dress(root: &Root, was: &Attributes) -> Result<()> {
         sys::fchown(root, Some(uid), Some(gid)).map_err(fail("fchown"))?;
     }
     let now = match sys::flistxattr(root.as_fd()) {
-        Err(sys::Errno::OPNOTSUPP | sys::Errno::NOSYS) => Vec::new(),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Vec::new(),
         done => done.map_err(fail("flistxattr"))?,
     };
     for name in now.iter().filter(|name| !acl::is_alias(name)) {
@@ -229,8 +166,8 @@ fn dress(root: &Root, was: &Attributes) -> Result<()> {
         sys::fchmod(root, mode).map_err(fail("fchmod"))?;
     }
     let times = Timestamps {
-        last_access: time(was.atime.unwrap_or(was.mtime)),
-        last_modification: time(was.mtime),
+        last_access: times::timespec(was.atime.unwrap_or(was.mtime)),
+        last_modification: times::timespec(was.mtime),
     };
     sys::futimens(root, &times).map_err(fail("futimens"))
 }
