@@ -53,9 +53,10 @@ impl Work<'_, '_, '_> {
             }
             return Ok(());
         }
+        self.clear_unfinished(object)?;
         if let Some(pos) = self.find_thoroughly(object)? {
             if !self.is_torn(object, pos)? {
-                return Ok(());
+                return self.dress_private(object, pos);
             }
             let torn = self.at(pos).thing();
             match pos {
@@ -69,12 +70,64 @@ impl Work<'_, '_, '_> {
                 }
                 Pos::Slot(_) => self.torn.extend(torn),
             }
-            return self.remake(object);
+            self.remake(object)?;
+            // It was not lost: what it is to replace must be somewhere.
+            self.remade[object] = false;
+            return Ok(());
         }
         if self.adopt(object, slot)? {
             return Ok(());
         }
         self.remake(object)
+    }
+
+    /// Removes what an earlier recovery had begun to make under the private name.
+    fn clear_unfinished(&mut self, object: ObjectIx) -> Result<()> {
+        let home = Pos::Home(object);
+        let (At::Thing(found), Object::New { body, .. }) =
+            (self.at(home), &self.mapping.objects[object])
+        else {
+            return Ok(());
+        };
+        if self.is_ours(&found) {
+            return Ok(());
+        }
+        // A further name of one that was made anew is one of that.
+        let body = match body {
+            Body::Link(of) => match &self.mapping.objects[*of] {
+                Object::New { body, .. } => body,
+                _ => return Ok(()),
+            },
+            body => body,
+        };
+        let begun = match (body, found.kind) {
+            (Body::Inline(content), Kind::File) => self.compare(home, content)? != Content::Other,
+            (Body::Symlink(target), Kind::Symlink) => self.has_text(home, target)?,
+            _ => false,
+        };
+        if let (true, Some((dir, name))) = (begun, self.name_at(home)) {
+            sys::unlinkat(dir, name).map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
+            self.set(home, At::Empty);
+        }
+        Ok(())
+    }
+
+    /// Gives a directory under a private name the attributes that a crash may have taken from it.
+    fn dress_private(&self, object: ObjectIx, pos: Pos) -> Result<()> {
+        let Object::New {
+            body: Body::Dir,
+            attr,
+            ..
+        } = &self.mapping.objects[object]
+        else {
+            return Ok(());
+        };
+        let (false, Some((dir, name))) = (matches!(pos, Pos::Slot(_)), self.name_at(pos)) else {
+            return Ok(());
+        };
+        let path = self.path_of(object);
+        let fd = place::open_in(dir, name).map_err(|e| fail("openat", e, path))?;
+        dress(&fd, attr, attr.mode | 0o700).map_err(|(call, e)| fail(call, e, path))
     }
 
     /// A link to what was made anew is to be one of that.
@@ -178,15 +231,12 @@ impl Work<'_, '_, '_> {
         else {
             return Ok(false);
         };
-        let private = !matches!(pos, Pos::Slot(_));
         match body {
-            Body::Inline(content) => match self.compare(pos, content)? {
-                // Its inode is that of an earlier moment, and so its attributes may be.
-                Content::Whole => Ok(private && found.mtime != attr.mtime),
-                Content::Torn => Ok(private || found.mtime <= self.last_own(object, attr.mtime)),
-                Content::Other => Ok(private),
-            },
-            Body::Symlink(target) if private => self.has_text(pos, target).map(|same| !same),
+            // What a crash left under a private name is the inode of any moment of its making: its attributes
+            // may be missing where its content is not.
+            Body::Inline(_) | Body::Symlink(_) if !matches!(pos, Pos::Slot(_)) => Ok(true),
+            Body::Inline(content) => Ok(self.compare(pos, content)? == Content::Torn
+                && found.mtime <= self.last_own(object, attr.mtime)),
             _ => Ok(false),
         }
     }

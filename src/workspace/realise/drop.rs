@@ -14,7 +14,7 @@ impl Work<'_, '_, '_> {
         for slot in 0..self.slots.len() {
             let s = &self.mapping.slots[slot];
             if s.after.is_none()
-                && s.before != Before::Nothing
+                && (s.before != Before::Nothing || self.is_left_over(slot))
                 && self.progress[slot] == Progress::Open
                 && self.name_at(Pos::Slot(slot)).is_some()
             {
@@ -22,6 +22,12 @@ impl Work<'_, '_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a thing that one transaction made and a later one removed stands at a name that had nothing.
+    fn is_left_over(&self, slot: SlotIx) -> bool {
+        let found = self.slots[slot].thing();
+        self.mode == Mode::Again && found.is_some_and(|found| self.is_ours(&found))
     }
 
     fn retire(&mut self, slot: SlotIx) -> Result<()> {

@@ -222,7 +222,11 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
 
     /// Whether this is the object, whatever is in it now.
     pub(super) fn is(&self, object: ObjectIx, found: &Ident) -> bool {
-        same_inode(&self.ids[object], found)
+        match self.mapping.objects[object] {
+            // Never copied up; and after a power cut its number may be another new file's.
+            Object::New { .. } => self.ids[object].is(found),
+            Object::Existing { .. } | Object::Kept { .. } => same_inode(&self.ids[object], found),
+        }
     }
 
     /// Whether a slot has what it is to have.

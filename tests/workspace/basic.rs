@@ -1,0 +1,192 @@
+//! What transactions do when nothing goes wrong.
+
+use crate::tree::{Entry, litter, tree};
+use std::fs;
+use std::path::Path;
+use steadfast::publish::Version;
+use steadfast::workspace::{Workspace, WorkspaceOptions};
+use steadfast::{DiskState, ErrorKind, Root};
+
+fn open(dir: &Path) -> Workspace {
+    Workspace::open(&Root::open(dir).unwrap()).unwrap()
+}
+
+#[test]
+fn every_script_gives_what_it_says() {
+    let top = crate::dir();
+    for script in crate::scripts::all() {
+        let dir = tempfile::tempdir_in(top.path()).unwrap();
+        (script.before)(dir.path());
+        let workspace = open(dir.path());
+        let mut tx = workspace.begin();
+        (script.run)(&mut tx).unwrap();
+        let planned = tx.plan().unwrap_or_else(|e| panic!("{}: {e}", script.name));
+        assert!(!planned.steps.is_empty(), "{}", script.name);
+        let receipt = tx
+            .commit()
+            .unwrap_or_else(|e| panic!("{}: {e}", script.name));
+        assert!(receipt.number() > 0);
+        assert_eq!(
+            litter(dir.path()),
+            Vec::<std::path::PathBuf>::new(),
+            "{}",
+            script.name
+        );
+        workspace.close().unwrap();
+    }
+}
+
+#[test]
+fn what_is_written_is_there_after_opening_again() {
+    let dir = crate::dir();
+    let workspace = open(dir.path());
+    let mut tx = workspace.begin();
+    tx.create_dir_all("a/b");
+    tx.write("a/b/c", "text").unwrap();
+    tx.write("long", vec![7; 100_000]).unwrap();
+    assert_eq!(tx.read("a/b/c").unwrap(), b"text");
+    assert!(tx.exists("a/b").unwrap() && !tx.exists("a/x").unwrap());
+    assert!(!dir.path().join("a").exists());
+    let first = tx.commit().unwrap().number();
+    drop(workspace);
+    let workspace = open(dir.path());
+    assert_eq!(fs::read(dir.path().join("a/b/c")).unwrap(), b"text");
+    assert_eq!(fs::read(dir.path().join("long")).unwrap(), vec![7; 100_000]);
+    let mut tx = workspace.begin();
+    tx.write("a/b/c", "more").unwrap();
+    assert!(tx.commit().unwrap().number() > first);
+}
+
+#[test]
+fn a_failing_condition_changes_nothing() {
+    let dir = crate::dir();
+    fs::write(dir.path().join("f"), "old").unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let workspace = Workspace::open(&root).unwrap();
+    let version = Version::of(&root, "f").unwrap();
+    let old = tree(dir.path());
+    let mut tx = workspace.begin();
+    tx.expect_absent("f");
+    tx.write("g", "new").unwrap();
+    let e = tx.commit().unwrap_err();
+    assert_eq!(
+        (e.kind(), e.disk_state()),
+        (ErrorKind::Changed, DiskState::Unchanged),
+        "{e}"
+    );
+    let mut tx = workspace.begin();
+    tx.expect_present("missing");
+    tx.write("g", "new").unwrap();
+    assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Changed);
+    assert_eq!(tree(dir.path()), old);
+    let mut tx = workspace.begin();
+    tx.expect_version("f", version.clone());
+    tx.write("f", "new").unwrap();
+    tx.commit().unwrap();
+    let mut tx = workspace.begin();
+    tx.expect_version("f", version);
+    tx.write("f", "newer").unwrap();
+    assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Changed);
+    assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"new");
+}
+
+#[test]
+fn what_was_read_and_then_changed_stops_the_commit() {
+    let dir = crate::dir();
+    fs::write(dir.path().join("n"), "1").unwrap();
+    let workspace = open(dir.path());
+    let mut tx = workspace.begin();
+    assert_eq!(tx.read("n").unwrap(), b"1");
+    tx.write("n", "2").unwrap();
+    let mut other = workspace.begin();
+    other.write("n", "5").unwrap();
+    other.commit().unwrap();
+    assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Changed);
+    assert_eq!(fs::read(dir.path().join("n")).unwrap(), b"5");
+}
+
+#[test]
+fn savepoints_forget_what_came_after() {
+    let dir = crate::dir();
+    let workspace = open(dir.path());
+    let mut tx = workspace.begin();
+    tx.write("a", "1").unwrap();
+    let point = tx.savepoint();
+    tx.write("a", "2").unwrap();
+    tx.write("b", "2").unwrap();
+    assert_eq!(tx.read("a").unwrap(), b"2");
+    tx.rollback_to(point);
+    assert_eq!(tx.read("a").unwrap(), b"1");
+    assert!(!tx.exists("b").unwrap());
+    tx.commit().unwrap();
+    assert!(!dir.path().join("b").exists());
+    assert!(matches!(&tree(dir.path())[Path::new("a")], Entry::File(_, _, c) if c == b"1"));
+}
+
+#[test]
+fn a_key_is_taken_once_and_found_again() {
+    let dir = crate::dir();
+    let workspace = open(dir.path());
+    assert_eq!(workspace.key("job").unwrap(), None);
+    let mut tx = workspace.begin();
+    tx.write("a", "1").unwrap();
+    tx.key("job", "result");
+    tx.commit().unwrap();
+    let mut tx = workspace.begin();
+    tx.write("a", "2").unwrap();
+    tx.key("job", "other");
+    assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::AlreadyExists);
+    drop(workspace);
+    assert_eq!(
+        open(dir.path()).key("job").unwrap().as_deref(),
+        Some(&b"result"[..])
+    );
+    assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"1");
+}
+
+#[test]
+fn the_state_folder_is_nobodys_to_change() {
+    let dir = crate::dir();
+    let workspace = open(dir.path());
+    for path in [".steadfast", ".steadfast/format", "x/../.steadfast/ledger"] {
+        let mut tx = workspace.begin();
+        tx.create_dir_all("x");
+        tx.write(path, "mine").unwrap();
+        let e = tx.commit().unwrap_err();
+        assert_eq!(e.disk_state(), DiskState::Unchanged, "{e}");
+    }
+    let mut tx = workspace.begin();
+    tx.rename(".steadfast", "away");
+    tx.commit().unwrap_err();
+    assert!(!dir.path().join("x").exists());
+}
+
+#[test]
+fn nobody_else_may_look_into_it() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = crate::dir();
+    let workspace = open(dir.path());
+    let mut tx = workspace.begin();
+    tx.write("secret", vec![1; 50_000]).unwrap();
+    let mut todo = vec![dir.path().join(".steadfast")];
+    while let Some(at) = todo.pop() {
+        let meta = fs::symlink_metadata(&at).unwrap();
+        let mode = meta.mode() & 0o7777;
+        assert_eq!(mode & 0o077, 0, "{at:?} {mode:o}");
+        if meta.is_dir() {
+            todo.extend(fs::read_dir(&at).unwrap().map(|e| e.unwrap().path()));
+        }
+    }
+}
+
+#[test]
+fn a_workspace_is_not_made_where_none_is_wanted() {
+    let dir = crate::dir();
+    let root = Root::open(dir.path()).unwrap();
+    let e = WorkspaceOptions::new()
+        .create(false)
+        .open(&root)
+        .unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
+    assert!(!dir.path().join(".steadfast").exists());
+}

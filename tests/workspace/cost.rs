@@ -1,0 +1,111 @@
+//! What transactions cost: syncs, the size of the state folder, and what an open has to read.
+
+use std::fs;
+use std::path::Path;
+use steadfast::Root;
+use steadfast::sys::hook;
+use steadfast::workspace::{Workspace, WorkspaceOptions};
+
+/// The calls of one commit that make something durable.
+fn syncs(workspace: &Workspace, files: usize, len: usize) -> Vec<&'static str> {
+    let mut tx = workspace.begin();
+    let (done, calls) = hook::scope(None, || {
+        for n in 0..files {
+            tx.write(format!("f{n}"), vec![1; len])?;
+        }
+        tx.commit()
+    });
+    done.unwrap();
+    let of_sync = ["fsync", "fdatasync", "syncfs", "sync_file_range"];
+    calls.into_iter().filter(|c| of_sync.contains(c)).collect()
+}
+
+#[test]
+fn small_transactions_cost_one_sync_and_large_ones_a_few() {
+    let dir = crate::dir();
+    let root = Root::open(dir.path()).unwrap();
+    let workspace = Workspace::open(&root).unwrap();
+    for round in 0..2 {
+        assert_eq!(syncs(&workspace, 1, 100), ["fdatasync"], "round {round}");
+        assert_eq!(syncs(&workspace, 100, 100), ["fdatasync"], "round {round}");
+        let few = syncs(&workspace, 100, 1 << 20);
+        assert!(few.len() <= 4, "round {round}: {few:?}");
+        let one = syncs(&workspace, 1, 1 << 20);
+        assert!(one.len() <= 3, "round {round}: {one:?}");
+    }
+}
+
+fn size(dir: &Path) -> u64 {
+    let mut out = 0;
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let meta = entry.metadata().unwrap();
+        out += if meta.is_dir() {
+            size(&entry.path())
+        } else {
+            meta.len()
+        };
+    }
+    out
+}
+
+/// How many calls an open makes, and how many of them read.
+fn calls_of_open(root: &Root) -> (usize, usize) {
+    let (workspace, calls) = hook::scope(None, || WorkspaceOptions::new().create(false).open(root));
+    let workspace = workspace.unwrap();
+    assert!(workspace.recovered().is_empty());
+    workspace.close().unwrap();
+    let reads = calls.iter().filter(|c| c.contains("read")).count();
+    (calls.len(), reads)
+}
+
+#[test]
+fn many_transactions_leave_the_state_folder_small_and_the_open_short() {
+    let dir = crate::dir();
+    let root = Root::open(dir.path()).unwrap();
+    Workspace::open(&root).unwrap().close().unwrap();
+    let few = calls_of_open(&root);
+    let many = if crate::long() { 100_000 } else { 5_000 };
+    let options = WorkspaceOptions::new()
+        .log(64 << 10, 8)
+        .checkpoint_bytes(128 << 10);
+    let workspace = options.open(&root).unwrap();
+    let mut largest = 0;
+    for n in 0..many {
+        let mut tx = workspace.begin();
+        tx.write(format!("f{}", n % 10), format!("{n}")).unwrap();
+        tx.commit().unwrap();
+        if n % (many / 10) == 0 {
+            largest = largest.max(size(&dir.path().join(".steadfast")));
+        }
+    }
+    workspace.close().unwrap();
+    largest = largest.max(size(&dir.path().join(".steadfast")));
+    // The segment that the first open made, and eight of 64 KiB.
+    assert!(largest < 3 << 20, "{largest} bytes");
+    let after = calls_of_open(&root);
+    println!(
+        "{many} transactions, {largest} bytes at the most; an open makes {after:?} calls, {few:?} before"
+    );
+    assert!(after.0 <= few.0 + 30, "{few:?} {after:?}");
+}
+
+#[test]
+fn recovery_looks_only_at_what_is_open() {
+    let dir = crate::dir();
+    let root = Root::open(dir.path()).unwrap();
+    let workspace = Workspace::open(&root).unwrap();
+    for n in 0..200 {
+        let mut tx = workspace.begin();
+        tx.write(format!("f{n}"), "text").unwrap();
+        tx.commit().unwrap();
+    }
+    workspace.settle().unwrap();
+    let mut tx = workspace.begin();
+    tx.write("last", "text").unwrap();
+    tx.commit().unwrap();
+    // As after a crash.
+    drop(workspace);
+    let (workspace, calls) = hook::scope(None, || Workspace::open(&root));
+    workspace.unwrap().close().unwrap();
+    assert!(calls.len() < 200, "{} calls", calls.len());
+}

@@ -1,0 +1,310 @@
+//! A kill, and an error, at every call of a transaction, and at every call of the recovery after it.
+
+use crate::scripts::{self, Script};
+use crate::tree::{Tree, difference, litter, tree};
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use steadfast::sys::Errno;
+use steadfast::sys::hook::{self, Action, ENV, Plan};
+use steadfast::workspace::{Workspace, WorkspaceOptions};
+use steadfast::{DiskState, ErrorKind, Root};
+
+const SCRIPT: &str = "STEADFAST_WORKSPACE_SCRIPT";
+const DIR: &str = "STEADFAST_WORKSPACE_DIR";
+/// More calls than any of them makes.
+const BOUND: u64 = 5000;
+const SIGKILL: i32 = 9;
+
+/// What the children are: this binary with two variables set. On its own it does nothing. An empty name
+/// stands for opening the workspace, which recovers.
+#[test]
+fn child() {
+    let (Some(name), Some(dir)) = (std::env::var_os(SCRIPT), std::env::var_os(DIR)) else {
+        return;
+    };
+    let root = Root::open(dir).unwrap();
+    if name.is_empty() {
+        hook::arm_from_env();
+        Workspace::open(&root).unwrap().close().unwrap();
+        return;
+    }
+    let script = scripts::all().into_iter().find(|s| *s.name == *name);
+    let workspace = Workspace::open(&root).unwrap();
+    hook::arm_from_env();
+    let mut tx = workspace.begin();
+    (script.unwrap().run)(&mut tx).unwrap();
+    tx.commit().unwrap();
+    workspace.close().unwrap();
+}
+
+/// Runs a child that stops at a call. `false`: it came to its end before.
+pub(crate) fn killed(script: &str, dir: &Path, plan: &str) -> bool {
+    // What the whole run is denied stays denied.
+    let inherited = std::env::var(ENV).unwrap_or_default();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "faults::child",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(ENV, format!("{inherited};{plan}"))
+        .env(SCRIPT, script)
+        .env(DIR, dir)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    if child.status.signal() == Some(SIGKILL) {
+        return true;
+    }
+    assert!(child.status.success(), "{script}, {plan}: {child:?}");
+    assert!(
+        String::from_utf8_lossy(&child.stdout).contains("1 passed"),
+        "{child:?}"
+    );
+    false
+}
+
+/// A directory with the tree before, and a workspace; and what it looks like after.
+pub(crate) fn prepared(top: &Path, script: &Script) -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in(top).unwrap();
+    (script.before)(dir.path());
+    let workspace = Workspace::open(&Root::open(dir.path()).unwrap()).unwrap();
+    workspace.close().unwrap();
+    dir
+}
+
+fn states(top: &Path, script: &Script) -> (Tree, Tree) {
+    let dir = prepared(top, script);
+    let old = tree(dir.path());
+    let workspace = Workspace::open(&Root::open(dir.path()).unwrap()).unwrap();
+    let mut tx = workspace.begin();
+    (script.run)(&mut tx).unwrap();
+    tx.commit()
+        .unwrap_or_else(|e| panic!("{}: {e}", script.name));
+    workspace.close().unwrap();
+    let new = tree(dir.path());
+    assert_ne!(old, new, "{}: it does nothing", script.name);
+    (old, new)
+}
+
+/// What must hold once somebody has opened the workspace: all old or all new, nothing else, nobody needed.
+fn check(dir: &Path, old: &Tree, new: &Tree, context: &str) -> bool {
+    let root = Root::open(dir).unwrap();
+    let options = WorkspaceOptions::new().create(false);
+    let workspace = options
+        .open(&root)
+        .unwrap_or_else(|e| panic!("{context}: {e}"));
+    let found = workspace.conflicts().unwrap();
+    assert!(found.is_empty(), "{context}: {found:?}");
+    let now = tree(dir);
+    assert!(
+        now == *old || now == *new,
+        "{context}: a mixture\n{}\nor\n{}",
+        difference(&now, old),
+        difference(&now, new)
+    );
+    // Nothing is held: the whole root can be claimed at once.
+    let mut tx = workspace.begin();
+    tx.claim(["."]).unwrap_or_else(|e| panic!("{context}: {e}"));
+    drop(tx);
+    workspace.close().unwrap();
+    assert_eq!(
+        litter(dir),
+        [""; 0].map(std::path::PathBuf::from),
+        "{context}"
+    );
+    now == *new
+}
+
+#[derive(Default)]
+struct Count {
+    runs: AtomicU64,
+    failed: AtomicU64,
+    new: AtomicU64,
+}
+
+/// Runs `f` for every script, two at a time, and gathers what failed.
+fn for_all(what: &str, f: impl Fn(&Path, &Script, &Count) + Sync) {
+    let top = crate::dir();
+    let queue = Mutex::new(scripts::all());
+    let count = Count::default();
+    let only = std::env::var("STEADFAST_ONLY").ok();
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                loop {
+                    let Some(script) = queue.lock().unwrap().pop() else {
+                        return;
+                    };
+                    if only
+                        .as_ref()
+                        .is_some_and(|only| !script.name.contains(only))
+                    {
+                        continue;
+                    }
+                    let run = AssertUnwindSafe(|| f(top.path(), &script, &count));
+                    if catch_unwind(run).is_err() {
+                        count.failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let (runs, new) = (count.runs.into_inner(), count.new.into_inner());
+    println!("{what}: {runs} runs, {new} of them new afterwards");
+    assert_eq!(count.failed.into_inner(), 0, "{what}: of {runs} runs");
+    assert!(
+        only.is_some() || (new > 0 && new < runs),
+        "{what}: both are to be seen"
+    );
+}
+
+impl Count {
+    fn run(&self, f: impl FnOnce() -> bool) {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(true) => drop(self.new.fetch_add(1, Ordering::Relaxed)),
+            Ok(false) => {}
+            Err(_) => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+}
+
+#[test]
+fn killed_at_every_call() {
+    for_all("killed", |top, script, count| {
+        let (old, new) = states(top, script);
+        for side in ["before", "after"] {
+            for at in (1..).step_by(crate::step(1)) {
+                assert!(at < BOUND, "{}: no end", script.name);
+                let dir = prepared(top, script);
+                let plan = format!("stop-{side}:{at}");
+                if !killed(script.name, dir.path(), &plan) {
+                    break;
+                }
+                let context = format!("{}, {plan}", script.name);
+                count.run(|| check(dir.path(), &old, &new, &context));
+            }
+        }
+    });
+}
+
+/// The first kill leaves most to do: the record is durable and no name is changed yet.
+#[test]
+fn recovery_killed_at_every_call() {
+    for_all("recovery killed", |top, script, count| {
+        let (old, new) = states(top, script);
+        // Where the names begin to change: the first kill after which the result is new.
+        let mut first = None;
+        for at in 1..BOUND {
+            let dir = prepared(top, script);
+            if !killed(script.name, dir.path(), &format!("stop-before:{at}")) {
+                break;
+            }
+            if check(dir.path(), &old, &new, script.name) {
+                first = Some(at);
+                break;
+            }
+        }
+        let first = first.unwrap_or_else(|| panic!("{}: never new", script.name));
+        for kill in [first, first + 2, first + 5] {
+            for at in (1..BOUND).step_by(crate::step(4)) {
+                let dir = prepared(top, script);
+                if !killed(script.name, dir.path(), &format!("stop-before:{kill}")) {
+                    return;
+                }
+                let plan = format!("stop-before:{at}");
+                if !killed("", dir.path(), &plan) {
+                    break;
+                }
+                let context = format!("{}, killed at {kill}, recovery {plan}", script.name);
+                count.run(|| check(dir.path(), &old, &new, &context));
+            }
+        }
+        // A sight of the old state as well, for the count.
+        let dir = prepared(top, script);
+        count.run(|| check(dir.path(), &old, &new, script.name));
+    });
+}
+
+#[test]
+fn an_error_at_every_call_leaves_what_it_says() {
+    let all = [
+        Errno::IO,
+        Errno::NOSPC,
+        Errno::INTR,
+        Errno::ACCESS,
+        Errno::MFILE,
+        Errno::DQUOT,
+    ];
+    for_all("errors", |top, script, count| {
+        let (old, new) = states(top, script);
+        for at in (1..).step_by(crate::step(1)) {
+            assert!(at < BOUND, "{}: no end", script.name);
+            // A different errno at each call in turn, all of them in the long form.
+            let some = usize::try_from(at).unwrap() % all.len();
+            let errnos = if crate::long() {
+                &all[..]
+            } else {
+                &all[some..=some]
+            };
+            let mut reached = false;
+            for errno in errnos {
+                for action in [Action::Fail(*errno), Action::FailAfter(*errno)] {
+                    // No kernel has done the work and says that it was interrupted.
+                    if action == Action::FailAfter(Errno::INTR) {
+                        continue;
+                    }
+                    let dir = prepared(top, script);
+                    let root = Root::open(dir.path()).unwrap();
+                    let workspace = Workspace::open(&root).unwrap();
+                    let plan = Plan { at, action };
+                    let (done, calls) = hook::scope(Some(plan), || {
+                        let mut tx = workspace.begin();
+                        (script.run)(&mut tx)?;
+                        tx.commit()
+                    });
+                    reached |= calls.len() as u64 >= at;
+                    let name = calls.get(usize::try_from(at).unwrap() - 1);
+                    let context = format!("{}, {action:?} at {at} {name:?}", script.name);
+                    count.run(|| {
+                        let now = tree(dir.path());
+                        match &done {
+                            Ok(_) => assert_eq!(now, new, "{context}"),
+                            Err(e) => match e.disk_state() {
+                                DiskState::Unchanged => assert_eq!(now, old, "{context}: {e}"),
+                                DiskState::Committed | DiskState::Indeterminate => {}
+                                other => panic!("{context}: {other:?} {e}"),
+                            },
+                        }
+                        let committed = match &done {
+                            Ok(_) => Some(true),
+                            Err(e) if e.disk_state() == DiskState::Committed => Some(true),
+                            Err(e) if e.disk_state() == DiskState::Unchanged => Some(false),
+                            Err(_) => None,
+                        };
+                        // It goes on: this workspace works again, or says that it must be opened anew.
+                        let again = workspace.begin().commit();
+                        if let Err(e) = again {
+                            assert_eq!(e.kind(), ErrorKind::Poisoned, "{context}: {e}");
+                        }
+                        drop(workspace);
+                        let is_new = check(dir.path(), &old, &new, &context);
+                        if let Some(committed) = committed {
+                            assert_eq!(is_new, committed, "{context}: {done:?}");
+                        }
+                        is_new
+                    });
+                }
+            }
+            if !reached {
+                break;
+            }
+        }
+    });
+}

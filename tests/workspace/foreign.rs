@@ -1,0 +1,176 @@
+//! Somebody who takes no claims changes files between a crash and the recovery: theirs is not lost.
+
+use crate::faults::killed;
+use crate::tree::litter;
+use std::fs;
+use std::path::Path;
+use steadfast::workspace::{Ours, Resolution, Theirs, Workspace};
+use steadfast::{ErrorKind, Root};
+
+/// A workspace in which "five overwritten" was killed right after its commit record.
+fn crashed() -> tempfile::TempDir {
+    let script = crate::scripts::all()
+        .into_iter()
+        .find(|s| s.name == "five overwritten")
+        .unwrap();
+    // The first call at which a kill leaves a commit behind.
+    for at in 1..1000 {
+        let dir = crate::faults::prepared(&std::env::temp_dir(), &script);
+        assert!(
+            killed(script.name, dir.path(), &format!("stop-before:{at}")),
+            "no commit"
+        );
+        let probe = Workspace::open(&Root::open(dir.path()).unwrap()).unwrap();
+        let finished = !probe.recovered().finished().is_empty();
+        probe.close().unwrap();
+        if finished {
+            let dir = crate::faults::prepared(&crate::dir().keep(), &script);
+            assert!(killed(
+                script.name,
+                dir.path(),
+                &format!("stop-before:{at}")
+            ));
+            return dir;
+        }
+    }
+    panic!("no commit");
+}
+
+fn open(dir: &Path) -> Workspace {
+    Workspace::open(&Root::open(dir).unwrap()).unwrap()
+}
+
+fn text(dir: &Path, name: &str) -> String {
+    fs::read_to_string(dir.join(name)).unwrap()
+}
+
+#[test]
+fn an_edit_in_place_stays_and_keep_theirs_ends_it() {
+    let dir = crashed();
+    let d = dir.path();
+    fs::write(d.join("f2"), "somebody's").unwrap();
+    let workspace = open(d);
+    for n in [0, 1, 3, 4] {
+        assert_eq!(text(d, &format!("f{n}")), format!("new {n}"));
+    }
+    assert_eq!(text(d, "f2"), "somebody's");
+    let conflicts = workspace.conflicts().unwrap();
+    let [conflict] = &conflicts[..] else {
+        panic!("{conflicts:?}")
+    };
+    assert_eq!(conflict.path(), Path::new("f2"));
+    assert_eq!(conflict.theirs(), Theirs::File(10));
+    let Ours::Kept(kept) = conflict.ours() else {
+        panic!("{conflict:?}")
+    };
+    assert_eq!(fs::read_to_string(d.join(kept)).unwrap(), "new 2");
+    // What overlaps is closed, and nothing else.
+    let mut tx = workspace.begin();
+    tx.write("f2", "newer").unwrap();
+    assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Conflict);
+    let mut tx = workspace.begin();
+    tx.write("f1", "newer").unwrap();
+    tx.commit().unwrap();
+    // It is there after another open as well.
+    drop(workspace);
+    let workspace = open(d);
+    let id = workspace.conflicts().unwrap()[0].id();
+    assert_eq!(
+        id.to_string()
+            .parse::<steadfast::workspace::ConflictId>()
+            .unwrap(),
+        id
+    );
+    workspace.resolve(id, &Resolution::KeepTheirs).unwrap();
+    assert!(workspace.conflicts().unwrap().is_empty());
+    assert_eq!(text(d, "f2"), "somebody's");
+    let mut tx = workspace.begin();
+    tx.write("f2", "newer").unwrap();
+    tx.commit().unwrap();
+    workspace.close().unwrap();
+    assert!(litter(d).is_empty());
+}
+
+#[test]
+fn keep_ours_puts_ours_in_place() {
+    let dir = crashed();
+    let d = dir.path();
+    fs::rename(d.join("f2"), d.join("elsewhere")).unwrap();
+    fs::write(d.join("f2"), "somebody's").unwrap();
+    let workspace = open(d);
+    assert_eq!(text(d, "f2"), "somebody's");
+    let id = workspace.conflicts().unwrap()[0].id();
+    workspace.resolve(id, &Resolution::KeepOurs).unwrap();
+    assert_eq!(text(d, "f2"), "new 2");
+    assert!(workspace.conflicts().unwrap().is_empty());
+    assert_eq!(
+        workspace
+            .resolve(id, &Resolution::KeepOurs)
+            .unwrap_err()
+            .kind(),
+        ErrorKind::NotFound
+    );
+    workspace.close().unwrap();
+    assert!(litter(d).is_empty());
+}
+
+#[test]
+fn set_aside_keeps_both() {
+    let dir = crashed();
+    let d = dir.path();
+    fs::write(d.join("f2"), "somebody's").unwrap();
+    let workspace = open(d);
+    let id = workspace.conflicts().unwrap()[0].id();
+    let taken = workspace
+        .resolve(id, &Resolution::SetAside("f1".into()))
+        .unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
+    workspace
+        .resolve(id, &Resolution::SetAside("d/theirs".into()))
+        .unwrap();
+    assert_eq!(text(d, "f2"), "new 2");
+    assert_eq!(text(d, "d/theirs"), "somebody's");
+    assert!(workspace.conflicts().unwrap().is_empty());
+}
+
+#[test]
+fn a_removed_file_and_a_directory_in_its_place_stay() {
+    let dir = crashed();
+    let d = dir.path();
+    fs::remove_file(d.join("f2")).unwrap();
+    fs::remove_file(d.join("f3")).unwrap();
+    fs::create_dir(d.join("f3")).unwrap();
+    fs::write(d.join("f3/in"), "theirs").unwrap();
+    let workspace = open(d);
+    assert!(!d.join("f2").exists());
+    assert_eq!(text(d, "f3/in"), "theirs");
+    let conflicts = workspace.conflicts().unwrap();
+    let theirs: Vec<_> = conflicts.iter().map(|c| c.theirs()).collect();
+    assert_eq!(theirs, [Theirs::Nothing, Theirs::Dir]);
+    for conflict in conflicts {
+        workspace
+            .resolve(conflict.id(), &Resolution::KeepOurs)
+            .unwrap();
+    }
+    assert_eq!(
+        (text(d, "f2"), text(d, "f3")),
+        ("new 2".into(), "new 3".into())
+    );
+    workspace.close().unwrap();
+    assert!(litter(d).is_empty());
+}
+
+#[test]
+fn an_edit_of_what_was_already_published_stays() {
+    let dir = crate::dir();
+    let d = dir.path();
+    let workspace = open(d);
+    let mut tx = workspace.begin();
+    tx.write("f", "ours").unwrap();
+    tx.commit().unwrap();
+    fs::write(d.join("f"), "edited").unwrap();
+    drop(workspace);
+    let workspace = open(d);
+    assert_eq!(text(d, "f"), "edited");
+    assert!(workspace.conflicts().unwrap().is_empty());
+}

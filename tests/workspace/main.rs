@@ -1,0 +1,40 @@
+//! Transactions: what they do, and what is left of them after a kill or an error at any call.
+#![allow(clippy::unwrap_used)] // Helpers of tests, too, fail by panicking.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod basic;
+mod cost;
+mod cut;
+mod faults;
+mod foreign;
+mod many;
+mod scripts;
+mod tree;
+
+/// Whether to take the time for everything.
+fn long() -> bool {
+    std::env::var_os("STEADFAST_LONG").is_some()
+}
+
+/// A fresh directory on the file system under test. If none is named, in memory: thousands of runs sync what
+/// they wrote, and what fails where is the same on every file system.
+fn dir() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if std::env::var_os("STEADFAST_TEST_DIR").is_none()
+        && let Ok(dir) = tempfile::tempdir_in(memory)
+    {
+        return dir;
+    }
+    common::dir()
+}
+
+/// Every how many calls something is tried: each in the long form, fewer where this is one of many runs.
+fn step(usually: usize) -> usize {
+    match std::env::var_os("STEADFAST_TEST_DIR") {
+        _ if long() => 1,
+        Some(_) => usually * 5,
+        None => usually,
+    }
+}
