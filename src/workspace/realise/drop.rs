@@ -27,7 +27,10 @@ impl Work<'_, '_, '_> {
     /// Whether a thing that one transaction made and a later one removed stands at a name that had nothing.
     fn is_left_over(&self, slot: SlotIx) -> bool {
         let found = self.slots[slot].thing();
-        self.mode == Mode::Again && found.is_some_and(|found| self.is_ours(&found))
+        self.mode == Mode::Again
+            // A section that is taken back leaves alone what it says nothing of, its own things included.
+            && self.purpose == Purpose::Commit
+            && found.is_some_and(|found| self.is_ours(&found))
     }
 
     fn retire(&mut self, slot: SlotIx) -> Result<()> {
