@@ -1,15 +1,14 @@
 //! From a collected transaction to its one record: claims, conditions, staging.
 
 use super::draft::Draft;
-use super::identity::Ident;
 use super::mapping::{Object, Set};
 use super::plan::{Plan, describe};
 use super::stage::stage;
 use super::transaction::{Condition, Transaction};
-use super::view::View;
+use super::view::{Read, View};
 use crate::claim::Want;
 use crate::{Error, ErrorKind, Name, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -36,13 +35,15 @@ impl Receipt {
 
 /// What a transaction has read, with what was there.
 #[derive(Debug, Default)]
-pub(super) struct Reads(Vec<(Vec<u8>, Option<Ident>)>);
+pub(super) struct Reads(BTreeMap<Vec<u8>, Read>);
 
 impl Reads {
     pub(super) fn take_from(&mut self, view: &View<'_>) {
-        for read in view.reads() {
-            if !self.0.contains(read) {
-                self.0.push(read.clone());
+        for (path, read) in view.reads() {
+            // What was seen first is what the caller has decided by.
+            let seen = self.0.entry(path.clone()).or_insert(*read);
+            if read.is_more_than(seen) {
+                *seen = *read;
             }
         }
     }
@@ -144,12 +145,7 @@ fn look<'w>(tx: &Transaction<'w>) -> Result<View<'w>> {
     for (path, seen) in &tx.reads.0 {
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
         let now = view.identity(path)?;
-        let same = match (seen, now) {
-            (None, None) => true,
-            (Some(seen), Some(now)) => seen.is_unchanged(&now),
-            _ => false,
-        };
-        if !same {
+        if !seen.is_still(now.as_ref()) {
             return Err(changed(path, "it has changed since it was read"));
         }
     }

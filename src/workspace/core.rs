@@ -24,11 +24,13 @@ use crate::{DiskState, Error, ErrorKind, Name, Result, Root};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const OP: &str = "commit transaction";
 /// More than anybody should keep beside a key.
 const LONGEST_KEY: usize = 64 << 20;
+/// How long a checkpoint that nobody asked for waits for those who are just committing.
+const AT_EASE: Duration = Duration::from_millis(200);
 const CHECKPOINT: &str = "checkpoint workspace";
 
 /// A root with a state folder in which transactions are logged. See the [module](super).
@@ -430,7 +432,15 @@ impl Workspace {
         if due {
             // The transaction is durable without it. What stands against it is told by settle() and close(),
             // and by a commit once the log is full.
-            let _ = self.checkpoint();
+            let options = WorkspaceOptions {
+                wait: AT_EASE.min(self.options.wait),
+                ..self.options.clone()
+            };
+            if self.checkpoint_with(&options).is_err() {
+                let mut inner = self.lock();
+                inner.bytes = 0;
+                inner.last_checkpoint = Instant::now();
+            }
         }
     }
 
@@ -441,7 +451,11 @@ impl Workspace {
     }
 
     pub(super) fn checkpoint(&self) -> Result<()> {
-        recover::checkpoint(&self.root, &self.state, &self.options, || {
+        self.checkpoint_with(&self.options)
+    }
+
+    fn checkpoint_with(&self, options: &WorkspaceOptions) -> Result<()> {
+        recover::checkpoint(&self.root, &self.state, options, || {
             let last = self.writer.log.last();
             self.writer.log.release(last)?;
             let mut inner = self.lock();

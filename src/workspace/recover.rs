@@ -301,8 +301,12 @@ fn work(
         Err(e) if e.kind() == ErrorKind::Busy => return Ok((recovery, Vec::new())),
         Err(e) => return Err(e),
     };
-    settle(state)?;
-    drop(gate);
+    match settle(state) {
+        Ok(()) => drop(gate),
+        // Nothing is released, and nothing is lost: it is all in the logs.
+        Err(e) if e.kind() == ErrorKind::Poisoned => return Ok((recovery, Vec::new())),
+        Err(e) => return Err(e),
+    }
     for (index, log, found) in &logs {
         log.release(log.last()).map_err(|e| name_log(e, *index))?;
         for entry in &found.records {
@@ -323,8 +327,21 @@ fn without_records(logs: Vec<(u32, Log, Recovered)>) -> Vec<(u32, Log)> {
 
 /// Everything that was committed is in place: makes that durable, and says so. The gate is closed.
 fn settle(state: &State) -> Result<()> {
+    const ADVICE: &str = "what was committed is in the logs: when the device is well again, unmount and \
+         mount the file system, and open the workspace";
+    let now = state.incarnation();
+    if state.ledger.is_in_doubt(now)? {
+        return Err(Error::of_kind(OP, ErrorKind::Poisoned)
+            .with_source("a sync of this file system has failed since it was mounted")
+            .with_advice(ADVICE));
+    }
     let last = state.ledger.last()?;
-    sys::syncfs(&state.dir).map_err(|e| Error::new(OP, "syncfs", e))?;
+    if let Err(e) = sys::syncfs(&state.dir) {
+        state.ledger.doubt(now)?;
+        return Err(Error::new(OP, "syncfs", e)
+            .with_kind(ErrorKind::Poisoned)
+            .with_advice(ADVICE));
+    }
     state.ledger.set_horizon(last)
 }
 

@@ -106,6 +106,27 @@ fn what_was_read_and_then_changed_stops_the_commit() {
 }
 
 #[test]
+fn a_name_that_comes_into_a_directory_that_was_listed_stops_the_commit() {
+    let dir = crate::dir();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    let workspace = open(dir.path());
+    let mut only_looked = workspace.begin();
+    assert!(only_looked.exists("d").unwrap());
+    only_looked.write("looked", "").unwrap();
+    let mut listed = workspace.begin();
+    assert!(listed.exists("d").unwrap());
+    assert!(listed.list("d").unwrap().is_empty());
+    listed.write("empty", "").unwrap();
+    // A tick of the clock, where the kernel's times are that coarse.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let mut other = workspace.begin();
+    other.write("d/new", "").unwrap();
+    other.commit().unwrap();
+    only_looked.commit().unwrap();
+    assert_eq!(listed.commit().unwrap_err().kind(), ErrorKind::Changed);
+}
+
+#[test]
 fn savepoints_forget_what_came_after() {
     let dir = crate::dir();
     let workspace = open(dir.path());

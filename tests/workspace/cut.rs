@@ -14,9 +14,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
-use steadfast::Root;
-use steadfast::sys::hook;
+use steadfast::sys::Errno;
+use steadfast::sys::hook::{self, Action, Plan};
 use steadfast::workspace::{Transaction, Workspace};
+use steadfast::{ErrorKind, Root};
 
 /// One transaction of the row.
 type Step = fn(&mut Transaction<'_>) -> steadfast::Result<()>;
@@ -277,4 +278,54 @@ fn power_cuts_on_btrfs() {
     if possible("power_cuts_on_btrfs", "mkfs.btrfs") {
         cuts("btrfs", &["mkfs.btrfs", "-q", "-f"], "loop", 160 << 20);
     }
+}
+
+#[test]
+fn after_a_failed_sync_only_a_new_mount_tells() {
+    const TEST: &str = "after_a_failed_sync_only_a_new_mount_tells";
+    if !possible(TEST, "mkfs.ext4") {
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    let (image, at) = (top.path().join("image"), top.path().join("at"));
+    fs::create_dir(&at).unwrap();
+    fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+    run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
+    mount(&image, &at, "loop");
+    let mounted = Mounted(&at);
+    let open = || Workspace::open(&Root::open(&at).unwrap()).unwrap();
+    let workspace = open();
+    let commit = |workspace: &Workspace, text: &str| {
+        let mut tx = workspace.begin();
+        tx.write("f", text).unwrap();
+        tx.commit().unwrap();
+    };
+    commit(&workspace, "first");
+    let ((), calls) = hook::scope(None, || workspace.settle().unwrap());
+    let sync = calls.iter().position(|c| *c == "syncfs").unwrap() as u64 + 1;
+    commit(&workspace, "second");
+    let plan = Plan {
+        at: sync,
+        action: Action::Fail(Errno::IO),
+    };
+    let (failed, _) = hook::scope(Some(plan), || workspace.settle());
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Poisoned);
+    // The kernel would say that all is well now, to this process and to others. It is not believed.
+    assert_eq!(workspace.settle().unwrap_err().kind(), ErrorKind::Poisoned);
+    commit(&workspace, "third");
+    drop(workspace);
+    let workspace = open();
+    assert_eq!(fs::read(at.join("f")).unwrap(), b"third");
+    assert_eq!(workspace.settle().unwrap_err().kind(), ErrorKind::Poisoned);
+    drop(workspace);
+    unmount(&at);
+    mount(&image, &at, "loop");
+    let workspace = open();
+    // Two were committed after the last sync that did not fail.
+    assert_eq!(workspace.recovered().finished().len(), 2);
+    assert_eq!(fs::read(at.join("f")).unwrap(), b"third");
+    workspace.close().unwrap();
+    assert_eq!(litter(&at), Vec::<PathBuf>::new());
+    unmount(&at);
+    drop(mounted);
 }

@@ -32,7 +32,7 @@ use super::identity::{Ident, Kind};
 use crate::sys::{FileId, Metadata};
 use crate::{Name, Result, Root};
 use disk::Disk;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 /// The folder that no transaction touches.
 const STATE: &[u8] = b".steadfast";
@@ -51,8 +51,35 @@ pub(crate) struct View<'r> {
     /// Files of several names, so that each is one inode here too.
     known: HashMap<FileId, InodeIx>,
     keys: BTreeMap<Name, InodeIx>,
-    reads: Vec<(Vec<u8>, Option<Ident>)>,
-    read_paths: BTreeSet<Vec<u8>>,
+    reads: BTreeMap<Vec<u8>, Read>,
+}
+
+/// What was read of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// What was there.
+    pub(crate) found: Option<Ident>,
+    /// It is a directory, and its names were read.
+    listed: bool,
+}
+
+impl Read {
+    /// Whether it tells more of the same directory.
+    pub(crate) fn is_more_than(&self, other: &Self) -> bool {
+        self.listed && !other.listed && other.is_still(self.found.as_ref())
+    }
+
+    /// Whether what is there now is what was read.
+    pub(crate) fn is_still(&self, now: Option<&Ident>) -> bool {
+        match (&self.found, now) {
+            (None, None) => true,
+            // A name that comes or goes moves the time of the directory.
+            (Some(seen), Some(now)) => {
+                seen.is_unchanged(now) && (!self.listed || seen.mtime == now.mtime)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Something that names stand for.
@@ -154,21 +181,28 @@ impl<'r> View<'r> {
             inodes: vec![top],
             known: HashMap::new(),
             keys: BTreeMap::new(),
-            reads: Vec::new(),
-            read_paths: BTreeSet::new(),
+            reads: BTreeMap::new(),
         })
     }
 
-    /// What was read from the disk to be seen by the caller, or was followed on the way: the path from the
-    /// root, and what was there.
-    pub(crate) fn reads(&self) -> &[(Vec<u8>, Option<Ident>)] {
+    /// What was read from the disk to be seen by the caller, or was followed on the way, by the path from the
+    /// root.
+    pub(crate) fn reads(&self) -> &BTreeMap<Vec<u8>, Read> {
         &self.reads
     }
 
     fn note_read(&mut self, path: Vec<u8>, found: Option<Ident>) {
-        if self.read_paths.insert(path.clone()) {
-            self.reads.push((path, found));
-        }
+        let listed = false;
+        self.reads.entry(path).or_insert(Read { found, listed });
+    }
+
+    /// The names in a directory were read.
+    fn note_list(&mut self, path: Vec<u8>, found: Ident) {
+        let read = Read {
+            found: Some(found),
+            listed: true,
+        };
+        self.reads.insert(path, read);
     }
 
     fn add(&mut self, inode: Inode) -> InodeIx {

@@ -103,7 +103,7 @@ impl View<'_> {
                 return Err(Stop::Path(Errno::NOTDIR));
             }
             if let Some(origin) = &view.inodes[dir].origin {
-                view.note_read(origin.path.clone(), Some(origin.ident));
+                view.note_list(origin.path.clone(), origin.ident);
             }
             view.names_in(dir)
         })

@@ -366,9 +366,9 @@ fn claims_cover_both_ends_and_what_was_read() {
         let reads: Vec<_> = view
             .reads()
             .iter()
-            .map(|(p, i)| (&p[..], i.is_some()))
+            .map(|(p, read)| (&p[..], read.found.is_some()))
             .collect();
-        let expected: [(&[u8], bool); 3] = [(b"l", true), (b"r", true), (b"none", false)];
+        let expected: [(&[u8], bool); 3] = [(b"l", true), (b"none", false), (b"r", true)];
         assert_eq!(reads, expected);
     });
 }

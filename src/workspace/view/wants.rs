@@ -50,7 +50,7 @@ impl View<'_> {
                 want(&path, true)?;
             }
         }
-        for (path, _) in &self.reads {
+        for path in self.reads.keys() {
             want(path, false)?;
         }
         for (dir, inode) in self.inodes.iter().enumerate() {
