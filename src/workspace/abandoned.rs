@@ -1,14 +1,14 @@
 //! Work that somebody has given up: recovery leaves it out, and does the rest.
 //!
 //! Each is a file in the folder `abandoned`, which is made when it is needed first, named by the number of
-//! the transaction. The file is the decision: it is durable before anything is done about it, and
-//! names exactly what is given up, so that whoever comes to it after a crash does the same.
+//! the transaction. The file is the decision: it is durable before anything is done about it, and names
+//! exactly what is given up, so that whoever comes to it after a crash does the same.
 
 use super::mapping::{Before, Body, Mapping, Object, ObjectIx, Place, PlaceIx, Slot, SlotIx};
 use super::record::{self, Commit};
 use super::{private, setup, state};
 use crate::publish::{FileOptions, Preserve};
-use crate::root::{Dir, sync_names};
+use crate::root::{Dir, sync_names, temp_name};
 use crate::sys::{self, AsFd, Errno, Mode, OFlags};
 use crate::{Error, ErrorKind, Name, Result, Root};
 use std::collections::BTreeSet;
@@ -310,6 +310,28 @@ fn read_file(dir: &Dir, name: &Name) -> Result<Abandonment> {
                 .with_path(Path::new(&shown()).join(name))
                 .with_advice("repair the workspace: what the file says is given up is tried again")
         })
+}
+
+/// Removes files that never got their names. Whoever writes them, and whoever calls this, does it alone.
+pub(super) fn tidy(state: &Dir) -> Result<()> {
+    let Some(dir) = folder(state)? else {
+        return Ok(());
+    };
+    let fail = |call| move |e| Error::new(OP, call, e).with_path(shown());
+    let mut names = Vec::new();
+    let mut stream = dir.read_dir().map_err(|e| e.with_operation(OP))?;
+    while let Some(entry) = stream.next().map_err(fail("getdents64"))? {
+        if temp_name::parse(entry.name().to_bytes()).is_some() {
+            names.extend(Name::from_entry(entry.name()).ok());
+        }
+    }
+    for name in names {
+        match sys::unlinkat(&dir, name.as_c_str()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(fail("unlinkat")(e)),
+        }
+    }
+    Ok(())
 }
 
 /// What was given up of this transaction, if anything.

@@ -163,11 +163,21 @@ impl Conflict {
             w.ident(ident);
         });
         w.option(self.change.as_ref(), |w, set| w.set(set));
+        let crc = crc32c::crc32c(&w.0);
+        w.u32(crc);
         w.0
     }
 
     fn decode(bytes: &[u8]) -> Result<Self> {
-        record::decode(bytes, |r| {
+        // All versions end with the checksum of what is before.
+        let content = match bytes.split_last_chunk() {
+            Some((content, crc)) if crc32c::crc32c(content) == u32::from_le_bytes(*crc) => content,
+            _ => {
+                return Err(Error::of_kind(READ, ErrorKind::Corrupt)
+                    .with_advice("repair the workspace: it keeps what the conflict keeps"));
+            }
+        };
+        record::decode(content, |r| {
             Ok(Self {
                 id: ConflictId {
                     number: r.u64()?,

@@ -233,6 +233,7 @@ fn work(
     let mut commits = Vec::new();
     let mut given_up = Vec::new();
     if logs.iter().any(|(.., found)| !found.records.is_empty()) {
+        abandoned::tidy(&state.dir)?;
         for (_, what) in abandoned::list(&state.dir)? {
             given_up.push(what?);
         }

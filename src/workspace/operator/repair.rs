@@ -78,6 +78,8 @@ pub struct RepairedLog {
     pub given_up: Vec<u64>,
     /// How many records that were durable, or may have been, cannot be read at all.
     pub unreadable: u64,
+    /// Nothing in it can be read, and how much there was is not known.
+    pub everything: bool,
 }
 
 impl Repaired {
@@ -325,6 +327,7 @@ impl Work<'_> {
                     index,
                     damage,
                     last: repaired.last,
+                    everything: repaired.last == 0 && repaired.given_up.is_empty(),
                     given_up: numbers.into_iter().collect(),
                     unreadable: unreadable.count() as u64,
                 });

@@ -157,9 +157,9 @@ pub struct FolderStatus {
 /// Looks what is open in the workspace of `root`, and what is wrong with it.
 ///
 /// Nothing is changed and no lock is taken, so that it works beside living writers, with damaged files, with
-/// a copy of a workspace, and on a file system that is mounted read-only. It needs the right to read
-/// the state folder, which only its owner has. Beside living writers the answer is that of several moments
-/// during the call.
+/// a copy of a workspace, and on a file system that is mounted read-only. It needs the right to read the
+/// state folder, which only its owner has. Beside living writers the answer is that of several moments during
+/// the call.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`]: there is no workspace. As open(2), getdents(2) and read(2) of the state folder

@@ -263,6 +263,7 @@ impl fmt::Display for RepairedLog {
             write!(f, "; given up: transactions {}", Numbers(&self.given_up))?;
         }
         match self.unreadable {
+            _ if self.everything => f.write_str("; nothing in it can be read: all is given up"),
             0 => Ok(()),
             n => write!(f, "; {n} records cannot be read at all"),
         }
