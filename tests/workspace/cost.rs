@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 use steadfast::Root;
 use steadfast::sys::hook;
 use steadfast::workspace::{Workspace, WorkspaceOptions};
@@ -108,4 +109,56 @@ fn recovery_looks_only_at_what_is_open() {
     let (workspace, calls) = hook::scope(None, || Workspace::open(&root));
     workspace.unwrap().close().unwrap();
     assert!(calls.len() < 200, "{} calls", calls.len());
+}
+
+#[test]
+fn checkpoints_come_by_size_by_time_and_when_the_log_is_full() {
+    let commit = |workspace: &Workspace, len: usize| {
+        let mut tx = workspace.begin();
+        tx.write("f", vec![1; len]).unwrap();
+        let (done, calls) = hook::scope(None, || tx.commit());
+        done.unwrap();
+        calls.contains(&"syncfs")
+    };
+    let dir = crate::dir();
+    let root = Root::open(dir.path()).unwrap();
+    let usual = Workspace::open(&root).unwrap();
+    assert!(!(0..20).any(|_| commit(&usual, 10_000)));
+    usual.close().unwrap();
+    let by_size = WorkspaceOptions::new()
+        .checkpoint_bytes(50_000)
+        .open(&root)
+        .unwrap();
+    let checkpoints = (0..20).filter(|_| commit(&by_size, 10_000)).count();
+    assert!((3..=5).contains(&checkpoints), "{checkpoints}");
+    by_size.close().unwrap();
+    let by_time = WorkspaceOptions::new()
+        .checkpoint_every(Duration::ZERO)
+        .open(&root)
+        .unwrap();
+    assert!((0..3).all(|_| commit(&by_time, 10)));
+    by_time.close().unwrap();
+    // Nobody asks for one, and the log has room for a few.
+    let other = crate::dir();
+    let root = Root::open(other.path()).unwrap();
+    let small = WorkspaceOptions::new()
+        .log(32 << 10, 2)
+        .open(&root)
+        .unwrap();
+    let checkpoints = (0..40).filter(|_| commit(&small, 10_000)).count();
+    assert!((5..40).contains(&checkpoints), "{checkpoints}");
+    // A record that is longer than the log goes to a file.
+    let mut tx = small.begin();
+    for n in 0..20 {
+        tx.write(format!("g{n}"), vec![2; 10_000]).unwrap();
+    }
+    tx.commit().unwrap();
+    assert!(
+        (0..20).all(|n| fs::read(other.path().join(format!("g{n}"))).unwrap() == vec![2; 10_000])
+    );
+    small.close().unwrap();
+    assert_eq!(
+        crate::tree::litter(other.path()),
+        Vec::<std::path::PathBuf>::new()
+    );
 }

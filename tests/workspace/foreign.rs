@@ -4,36 +4,34 @@ use crate::faults::killed;
 use crate::tree::litter;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 use steadfast::workspace::{Ours, Resolution, Theirs, Workspace};
 use steadfast::{ErrorKind, Root};
 
 /// A workspace in which "five overwritten" was killed right after its commit record.
-fn crashed() -> tempfile::TempDir {
+pub(crate) fn crashed() -> tempfile::TempDir {
+    /// The first call at which a kill leaves a commit behind.
+    static AT: OnceLock<u64> = OnceLock::new();
     let script = crate::scripts::all()
         .into_iter()
         .find(|s| s.name == "five overwritten")
         .unwrap();
-    // The first call at which a kill leaves a commit behind.
-    for at in 1..1000 {
-        let dir = crate::faults::prepared(&std::env::temp_dir(), &script);
-        assert!(
-            killed(script.name, dir.path(), &format!("stop-before:{at}")),
-            "no commit"
-        );
-        let probe = Workspace::open(&Root::open(dir.path()).unwrap()).unwrap();
-        let finished = !probe.recovered().finished().is_empty();
-        probe.close().unwrap();
-        if finished {
-            let dir = crate::faults::prepared(&crate::dir().keep(), &script);
-            assert!(killed(
-                script.name,
-                dir.path(),
-                &format!("stop-before:{at}")
-            ));
-            return dir;
-        }
-    }
-    panic!("no commit");
+    let base = crate::base();
+    let killed_at = |at: u64| {
+        let dir = crate::faults::prepared(&base, &script);
+        let plan = format!("stop-before:{at}");
+        assert!(killed(script.name, dir.path(), &plan), "no commit");
+        dir
+    };
+    let at = *AT.get_or_init(|| {
+        let commits = |at: &u64| {
+            let dir = killed_at(*at);
+            let probe = Workspace::open(&Root::open(dir.path()).unwrap()).unwrap();
+            !probe.recovered().finished().is_empty()
+        };
+        (1..1000).find(commits).unwrap()
+    });
+    killed_at(at)
 }
 
 fn open(dir: &Path) -> Workspace {

@@ -10,6 +10,7 @@ mod cut;
 mod faults;
 mod foreign;
 mod many;
+mod places;
 mod scripts;
 mod tree;
 
@@ -18,16 +19,19 @@ fn long() -> bool {
     std::env::var_os("STEADFAST_LONG").is_some()
 }
 
-/// A fresh directory on the file system under test. If none is named, in memory: thousands of runs sync what
-/// they wrote, and what fails where is the same on every file system.
-fn dir() -> tempfile::TempDir {
+/// Where fresh directories are made: on the file system under test. If none is named, in memory: thousands of
+/// runs sync what they wrote, and what fails where is the same on every file system.
+fn base() -> std::path::PathBuf {
     let memory = std::path::Path::new("/dev/shm");
-    if std::env::var_os("STEADFAST_TEST_DIR").is_none()
-        && let Ok(dir) = tempfile::tempdir_in(memory)
-    {
-        return dir;
+    match std::env::var_os("STEADFAST_TEST_DIR") {
+        Some(dir) => dir.into(),
+        None if tempfile::tempdir_in(memory).is_ok() => memory.into(),
+        None => std::env::temp_dir(),
     }
-    common::dir()
+}
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir_in(base()).unwrap()
 }
 
 /// Every how many calls something is tried: each in the long form, fewer where this is one of many runs.
