@@ -24,14 +24,12 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-#[allow(dead_code)] // Until the layer above calls it.
 mod extra;
 mod node;
 mod path;
 
 pub use path::ClaimPath;
 
-#[allow(unused_imports)] // Until the layer above calls it.
 pub(crate) use extra::{Extra, is_held};
 
 use crate::sys::{

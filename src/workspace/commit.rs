@@ -7,6 +7,7 @@ use super::stage::stage;
 use super::transaction::{Condition, Transaction};
 use super::view::{Read, View};
 use crate::claim::Want;
+use crate::publish::Note;
 use crate::{Error, ErrorKind, Name, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
@@ -18,10 +19,11 @@ const OP: &str = "commit transaction";
 const ROUNDS: u32 = 8;
 
 /// What became of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
     pub(super) number: u64,
+    pub(super) notes: Vec<Note>,
 }
 
 impl Receipt {
@@ -30,6 +32,12 @@ impl Receipt {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// What could not be kept of files that were replaced: an owner, a group, an access list, an attribute.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
     }
 }
 
@@ -76,7 +84,10 @@ pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
     workspace.ready()?;
     let draft = claimed_draft(&mut tx)?;
     let (true, Some(claim)) = (!draft.is_empty(), tx.claim.take()) else {
-        return Ok(Receipt { number: 0 });
+        return Ok(Receipt {
+            number: 0,
+            notes: Vec::new(),
+        });
     };
     let mut names = workspace.names();
     let staging = stage(&mut workspace.ctx(&mut names), draft)?;

@@ -290,7 +290,7 @@ impl Workspace {
     pub(super) fn decide(
         &self,
         claim: Claim,
-        staging: Staging<'_>,
+        mut staging: Staging<'_>,
         label: Vec<u8>,
     ) -> Result<Receipt> {
         let ledger = &self.state.ledger;
@@ -329,6 +329,7 @@ impl Workspace {
             }
         };
         let number = commit.number;
+        let notes = staging.take_notes();
         drop(staging.committed());
         let decided = Decided {
             claim,
@@ -337,7 +338,7 @@ impl Workspace {
         };
         self.finish(decided, Mode::First)?;
         self.maybe_checkpoint();
-        Ok(Receipt { number })
+        Ok(Receipt { number, notes })
     }
 
     fn append(&self, claim: &Claim, commit: &mut Commit) -> std::result::Result<Mark, Refused> {

@@ -1,7 +1,5 @@
 //! Where the work on a transaction goes on: the root, and the private folders beside its logs.
 
-#![allow(dead_code)] // Until the layer above calls it.
-
 use crate::{Dir, Name, Result, Root};
 
 /// What staging and realising need of a workspace.

@@ -1,7 +1,5 @@
 //! A transaction before its new things exist: what the caller asked for, and the mapping that it amounts to.
 
-#![allow(dead_code)] // Until the layer above calls it.
-
 use super::identity::{Ident, Stamp};
 use super::mapping::{ObjectIx, Place, Slot, SlotIx};
 use crate::Name;

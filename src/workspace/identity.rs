@@ -3,8 +3,6 @@
 //! The device number does not: it may change over a reboot. Inode number and birth time stay, and the length
 //! and time of modification tell whether the content is still the one that was seen.
 
-#![allow(dead_code)] // Until the layer above calls it.
-
 use crate::sys::{FileType, Metadata};
 
 /// A point in time as file systems keep it: seconds since the epoch, and nanoseconds.

@@ -5,8 +5,6 @@
 //! whoever finishes the work looks where everything is now and goes on from there. Swapping two files,
 //! renaming a file and writing a new one at its old name, replacing a directory by a file are all the same.
 
-#![allow(dead_code)] // Until the layer above calls it.
-
 use super::identity::{Ident, Stamp};
 use crate::Name;
 

@@ -15,13 +15,10 @@ mod conflict;
 mod core;
 mod ctx;
 mod draft;
-#[allow(dead_code)] // Until the layer above calls it.
 mod format;
 mod give_up;
 mod identity;
-#[allow(dead_code)] // Until the layer above calls it.
 mod incarnation;
-#[allow(dead_code, unused_imports)] // Until the layer above calls it.
 mod ledger;
 mod mapping;
 mod operator;
@@ -33,17 +30,14 @@ mod realise;
 mod record;
 mod recover;
 mod section;
-#[allow(dead_code)] // Until the layer above calls it.
 mod setup;
 mod stage;
-#[allow(dead_code)] // Until the layer above calls it.
 mod state;
 #[cfg(test)]
 mod testbed;
 mod transaction;
 mod view;
 mod whereabouts;
-#[allow(dead_code)] // Until the layer above calls it.
 mod writers;
 
 pub use self::core::Workspace;

@@ -1,7 +1,5 @@
 //! What a transaction would change, to be shown before it is done.
 
-#![allow(dead_code)] // Until the layer above calls it.
-
 use super::draft::{AttrRequest, Draft, DraftObject, DraftSet, NewContent, Piece, Source};
 use super::identity::Kind;
 use super::mapping::{Before, ObjectIx, Place, Slot};

@@ -1,9 +1,7 @@
 //! The records that a workspace writes into its logs.
 //!
-//! A record that ends a transaction names it by the number; the one that commits it carries the whole
-//! mapping, or, if that is too long for the log, says in which file it is.
-
-#![allow(dead_code)] // Until the layer above calls it.
+//! The one that commits a transaction carries the whole mapping, or, if that is too long for the log, says in
+//! which file it is. Nothing is written when a transaction is done: the ledger and the horizon tell that.
 
 use super::codec::{Nonsense, Reader, Writer};
 use super::identity::Stamp;
@@ -13,9 +11,7 @@ use crate::{Error, ErrorKind, Name, Result};
 
 /// The mapping of a transaction, which from this record on is done: a [`Commit`].
 pub(crate) const COMMIT: u16 = Record::FIRST_KIND;
-/// A transaction is finished: a [`Done`].
-pub(crate) const DONE: u16 = COMMIT + 1;
-/// As [`COMMIT`], with the mapping in a file: an [`InFile`].
+/// As [`COMMIT`] (the kind between the two is not used), with the mapping in a file: an [`InFile`].
 pub(crate) const COMMIT_IN_FILE: u16 = COMMIT + 2;
 /// A protected section begins.
 pub(crate) const SECTION_BEGIN: u16 = COMMIT + 3;
@@ -67,24 +63,6 @@ impl Commit {
                 mapping: r.mapping()?,
             })
         })
-    }
-}
-
-/// The number of a transaction that is finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Done(pub(crate) u64);
-
-impl Done {
-    pub(crate) fn encode(self) -> Vec<u8> {
-        let mut w = begin();
-        w.u64(self.0);
-        w.0
-    }
-
-    /// # Errors
-    /// As [`Commit::decode`].
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        decode(bytes, |r| r.u64().map(Self))
     }
 }
 
@@ -318,7 +296,6 @@ mod tests {
         let commit = full();
         let bytes = commit.encode();
         assert_eq!(Commit::decode(&bytes).unwrap(), commit);
-        assert_eq!(Done::decode(&Done(5).encode()).unwrap(), Done(5));
         let file = InFile::of(77, name("f"), &bytes);
         assert_eq!(InFile::decode(&file.encode()).unwrap(), file);
         assert_eq!(file.read(&bytes).unwrap(), commit);

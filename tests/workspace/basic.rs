@@ -3,7 +3,8 @@
 use crate::tree::{Entry, litter, tree};
 use std::fs;
 use std::path::Path;
-use steadfast::publish::Version;
+use steadfast::publish::{Note, Version};
+use steadfast::sys::{self, Errno, XattrFlags, hook};
 use steadfast::workspace::{Workspace, WorkspaceOptions};
 use steadfast::{DiskState, ErrorKind, Root};
 
@@ -142,6 +143,33 @@ fn savepoints_forget_what_came_after() {
     tx.commit().unwrap();
     assert!(!dir.path().join("b").exists());
     assert!(matches!(&tree(dir.path())[Path::new("a")], Entry::File(_, _, c) if c == b"1"));
+}
+
+#[test]
+fn what_could_not_be_kept_of_a_replaced_file_is_told() {
+    const TEST: &str = "what_could_not_be_kept_of_a_replaced_file_is_told";
+    let dir = crate::dir();
+    let file = fs::File::create(dir.path().join("a")).unwrap();
+    if let Err(e) = sys::fsetxattr(&file, c"user.origin", b"here", XattrFlags::empty()) {
+        return crate::common::skipped(TEST, format!("no extended attributes: {e}"));
+    }
+    let workspace = open(dir.path());
+    let note = [Note::AttributeNotKept("user.origin".into())];
+    let mut section = workspace.section("notes").unwrap();
+    let of_section = hook::deny(&[("fsetxattr", Errno::PERM)], || {
+        section.apply(|tx| tx.write("a", "of the section")).unwrap();
+        section.commit().unwrap()
+    });
+    assert_eq!(of_section.notes(), note);
+    let file = fs::File::open(dir.path().join("a")).unwrap();
+    sys::fsetxattr(&file, c"user.origin", b"here", XattrFlags::empty()).unwrap();
+    let of_transaction = hook::deny(&[("fsetxattr", Errno::PERM)], || {
+        let mut tx = workspace.begin();
+        tx.write("a", "of the transaction").unwrap();
+        tx.write("c", "nothing to keep").unwrap();
+        tx.commit().unwrap()
+    });
+    assert_eq!(of_transaction.notes(), note);
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! An entry is written by whoever holds its byte, and holds it until the entry is zero again. So an entry
 //! that is not zero, with a byte that nobody holds, is a dead one's.
 
-use super::{FIRST_MARK, Ledger, MARKS, RecoveryLock, fail};
+use super::{FIRST_MARK, Ledger, MARKS, RecoveryLock};
 use crate::claim::{Claim, Extra};
-use crate::sys::{Errno, LockKind};
+use crate::sys::LockKind;
 use crate::{Error, ErrorKind, Result};
 use std::sync::PoisonError;
 
@@ -28,14 +28,6 @@ pub(crate) enum MarkKind {
 #[must_use]
 pub(crate) struct Mark {
     pub(super) entry: usize,
-    number: u64,
-}
-
-impl Mark {
-    /// The transaction's number.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
 }
 
 /// A mark that nobody holds.
@@ -131,7 +123,7 @@ impl Ledger {
             // A dead one's may have come between.
             if self.entry(entry)? == [0; LEN] {
                 self.write(offset(entry), &content)?;
-                return Ok(Mark { entry, number });
+                return Ok(Mark { entry });
             }
             claim.unlock_extra(byte(entry))?;
         }

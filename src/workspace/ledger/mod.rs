@@ -17,7 +17,7 @@ mod peek;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use gate::{ClosedGate, RecoveryLock};
+pub(crate) use gate::RecoveryLock;
 pub(crate) use marks::{DeadMark, Mark, MarkKind};
 pub(crate) use peek::{Peek, peek, rebuild};
 

@@ -20,12 +20,7 @@ pub(crate) struct Peek {
 }
 
 impl Peek {
-    /// Whether a workspace can be opened with it.
-    pub(crate) fn is_usable(&self) -> bool {
-        !self.missing && !self.short && self.horizon.is_some()
-    }
-
-    /// Why not, in words.
+    /// What is wrong with it, in words.
     pub(crate) fn damage(&self) -> Option<&'static str> {
         if self.missing {
             Some("it is missing")

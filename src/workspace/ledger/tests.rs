@@ -100,7 +100,6 @@ fn a_mark_is_dead_when_its_claim_is() {
     // Two numbers that begin at the same entry, and two marks of one claim.
     let section = ledger.mark(&mine, 5 + 256, 8, MarkKind::Section).unwrap();
     let theirs = ledger.mark(&other, 4, 9, MarkKind::Section).unwrap();
-    assert_eq!((commit.number(), section.number()), (5, 261));
     assert_eq!(ledger.dead().unwrap(), []);
     ledger.clear(commit, &mine).unwrap();
     assert_eq!(ledger.dead().unwrap(), []);

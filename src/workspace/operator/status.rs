@@ -11,7 +11,7 @@ use crate::workspace::identity::Stamp;
 use crate::workspace::incarnation::Incarnation;
 use crate::workspace::ledger::{DeadMark, MarkKind, Peek};
 use crate::workspace::record::{
-    self, COMMIT, COMMIT_IN_FILE, Commit, DONE, PHASE, SECTION_BEGIN, SECTION_END,
+    self, COMMIT, COMMIT_IN_FILE, Commit, PHASE, SECTION_BEGIN, SECTION_END,
 };
 use crate::workspace::state::Sub;
 use crate::workspace::{abandoned, state, writers};
@@ -305,14 +305,10 @@ impl Open<'_> {
             out.damage = Some(damage.clone());
         }
         let horizon = self.ledger.horizon.unwrap_or(0);
-        let done: BTreeSet<u64> = (log.records.iter())
-            .filter(|e| e.kind == DONE)
-            .map(|e| e.transaction)
-            .collect();
         for entry in &log.records {
             match entry.kind {
                 COMMIT | COMMIT_IN_FILE if entry.transaction > horizon => {
-                    self.commit(seen.index, log.live, entry, &done);
+                    self.commit(seen.index, log.live, entry);
                 }
                 SECTION_BEGIN | PHASE | SECTION_END => self.section(seen.index, log.live, entry),
                 _ => {}
@@ -321,7 +317,7 @@ impl Open<'_> {
         out
     }
 
-    fn commit(&mut self, writer: u32, live: bool, entry: &Entry, done: &BTreeSet<u64>) {
+    fn commit(&mut self, writer: u32, live: bool, entry: &Entry) {
         let number = entry.transaction;
         let commit = match self.look.commit(entry) {
             Ok(commit) => commit,
@@ -343,7 +339,7 @@ impl Open<'_> {
             _ if self.given_up.contains(&number) => TransactionState::Abandoned,
             (_, Some(true)) => TransactionState::Pending,
             (_, Some(false)) => TransactionState::Dead,
-            (false, None) if !same && !done.contains(&number) => TransactionState::Dead,
+            (false, None) if !same => TransactionState::Dead,
             _ => TransactionState::Done,
         };
         let status = TransactionStatus {

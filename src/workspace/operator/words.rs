@@ -4,7 +4,7 @@ use crate::workspace::identity::Kind;
 use crate::workspace::mapping::{Before, Body, Change, Mapping, Object, Set, Slot};
 use crate::workspace::plan::Shown;
 use crate::workspace::record::{
-    COMMIT, COMMIT_IN_FILE, DONE, PHASE, SECTION_BEGIN, SECTION_END, SECTION_ITEM,
+    COMMIT, COMMIT_IN_FILE, PHASE, SECTION_BEGIN, SECTION_END, SECTION_ITEM,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +14,6 @@ use std::path::Path;
 pub(super) fn kind(kind: u16) -> &'static str {
     match kind {
         COMMIT => "commit",
-        DONE => "done",
         COMMIT_IN_FILE => "commit-in-file",
         SECTION_BEGIN => "section-begin",
         SECTION_ITEM => "section-item",

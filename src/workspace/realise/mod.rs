@@ -7,8 +7,6 @@
 //! that the mapping records, or in `retired/` or `kept/`, where it is found again by what it is. So those
 //! folders may be cleared of what nobody owns only when no record is left to realise.
 
-#![allow(dead_code)] // Until the layer above calls it.
-
 mod anew;
 mod change;
 mod conflict;

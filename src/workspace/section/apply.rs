@@ -95,7 +95,7 @@ pub(super) fn apply<'w>(
     check(&workspace.root)?;
     let mut names = lent.section.names();
     let mut ctx = workspace.ctx(&mut names);
-    let staging = stage(&mut ctx, draft)?;
+    let mut staging = stage(&mut ctx, draft)?;
     let mapping = staging.mapping();
     let mut look = |slot: &Slot| facts(&workspace.root, mapping, slot);
     let fragment = undo::of_step(mapping, &lent.section.sum, &lent.section.moves, &mut look)?;
@@ -104,6 +104,7 @@ pub(super) fn apply<'w>(
     lent.section.sum.add(fragment);
     lent.section.moves.add(staging.mapping());
     lent.section.broken = true;
+    lent.section.notes.extend(staging.take_notes());
     let mapping = staging.committed();
     let used: BTreeSet<_> = (mapping.objects.iter())
         .filter_map(|object| match object {

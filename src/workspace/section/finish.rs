@@ -59,7 +59,8 @@ pub(super) fn commit(section: &mut Section<'_>) -> Result<Receipt> {
     let keys = recover::put_keys(&section.workspace.state, &mut ctx, &section.keys);
     keys.and_then(|()| close(section, held))
         .map_err(|e| e.with_operation(COMMIT).with_state(DiskState::Committed))?;
-    Ok(Receipt { number })
+    let notes = std::mem::take(&mut section.notes);
+    Ok(Receipt { number, notes })
 }
 
 pub(super) fn roll_back(section: &mut Section<'_>) -> Result<()> {

@@ -41,6 +41,7 @@ use super::transaction::Transaction;
 use super::writers::{self, Writer};
 use crate::claim::{Claim, ClaimPath, Want};
 use crate::journal::Record;
+use crate::publish::Note;
 use crate::{DiskState, Error, ErrorKind, Name, Result};
 use record::{Begin, Item};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,8 @@ pub struct Section<'w> {
     moves: Moves,
     resources: Vec<(String, Vec<u8>)>,
     keys: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What its steps could not keep of files that they replaced.
+    notes: Vec<Note>,
     /// A step is half done, or nobody knows whether a record is durable: it can only be taken back.
     broken: bool,
     /// A child that was forked has a copy.
@@ -133,6 +136,7 @@ impl Workspace {
             moves: Moves::default(),
             resources: Vec::new(),
             keys: Vec::new(),
+            notes: Vec::new(),
             broken: false,
             process: std::process::id(),
         })

@@ -1,7 +1,5 @@
 //! Making everything new before the commit, under private names, so that what can fail fails there.
 
-#![allow(dead_code)] // Until the layer above calls it.
-
 mod change;
 mod check;
 mod content;
@@ -63,23 +61,14 @@ impl Staging<'_> {
     }
 
     /// What could not be kept of the files that are replaced.
-    pub(crate) fn notes(&self) -> &[Note] {
-        &self.notes
+    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
     }
 
     /// The commit is, or may be, durable: what was made stays.
     pub(crate) fn committed(mut self) -> Mapping {
         self.made.clear();
         std::mem::take(&mut self.mapping)
-    }
-
-    /// Removes all of it.
-    ///
-    /// # Errors
-    /// As unlink(2); what could not be removed is litter that a later recovery removes.
-    pub(crate) fn discard(mut self) -> Result<()> {
-        self.remove_made()
-            .map_err(|(e, name)| Error::new(OPERATION, "unlinkat", e).with_left(name))
     }
 
     /// Goes on after an error, and gives the first one.

@@ -8,8 +8,6 @@
 //! The view knows inodes and names. All names of one inode that were seen are interchangeable: whether a
 //! file was renamed, or linked and then unlinked, is the same in the end.
 
-#![allow(dead_code)] // Until the layer above calls it.
-
 mod attributes;
 mod disk;
 mod draft_of;
@@ -22,10 +20,8 @@ mod stop;
 mod tests;
 mod wants;
 
-#[allow(unused_imports)] // As above.
 pub(crate) use ops::key_name;
-#[allow(unused_imports)]
-pub(crate) use read::{Content, Facts};
+pub(crate) use read::Content;
 
 use super::draft::{AttrRequest, Source};
 use super::identity::{Ident, Kind};

@@ -1,6 +1,7 @@
 //! The view against the disk: single cases, and what it asks the kernel.
 
 mod by_hand;
+mod facts;
 mod model;
 mod mounts;
 mod place;
