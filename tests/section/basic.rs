@@ -3,8 +3,10 @@
 use crate::common::{self, no_child, wait_until};
 use crate::scenes;
 use crate::support::{assert_clean, assert_same, furnish, open, tree};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 /// How a section ends without a commit.
 #[derive(Clone, Copy, Debug)]
@@ -93,4 +95,59 @@ fn what_nobody_has_changed_is_left_alone() {
     assert_same(&now, &before, "nothing was changed");
     assert_eq!(["a", "d", "d/two"].map(inode), inodes);
     assert_clean(top.path(), "nothing was changed");
+}
+
+/// A protected path that nobody has changed is the same inode afterwards; one that was changed is the image.
+#[test]
+fn only_what_was_changed_is_replaced() {
+    let _alone = no_child();
+    let dir = common::dir();
+    let top = dir.path();
+    let workspace = open(top);
+    furnish(top);
+    // The clock of the file system has to be past what was made just now.
+    let ctime = |path: &str| {
+        let meta = fs::symlink_metadata(top.join(path)).unwrap();
+        (meta.ctime(), meta.ctime_nsec())
+    };
+    common::wait_until("the next tick", || {
+        fs::write(top.join("tick"), "").unwrap();
+        ctime("tick") > ctime("s") && ctime("tick") > ctime("d/sub")
+    });
+    let inode = |path: &str| fs::symlink_metadata(top.join(path)).unwrap().ino();
+    let paths = ["a", "b", "d", "d/one", "d/sub", "s"];
+    let before = paths.map(inode);
+    let mut section = workspace.section("alone").unwrap();
+    section.protect(["a", "b", "d", "s"]).unwrap();
+    fs::write(top.join("b"), "changed").unwrap();
+    section.rollback().unwrap();
+    let after = paths.map(inode);
+    for ((path, before), after) in paths.into_iter().zip(before).zip(after) {
+        assert_eq!(before == after, path != "b", "{path}");
+    }
+}
+
+/// The time of a directory in which others have been at work is theirs.
+#[test]
+fn the_work_of_others_shows() {
+    let _alone = no_child();
+    let dir = common::dir();
+    let top = dir.path();
+    let workspace = open(top);
+    furnish(top);
+    let before = tree(top);
+    let mut section = workspace.section("others").unwrap();
+    section
+        .apply(|tx| {
+            tx.write("d/one", b"new")?;
+            tx.write("e/new", b"new")
+        })
+        .unwrap();
+    fs::write(top.join("d/theirs"), "theirs").unwrap();
+    section.rollback().unwrap();
+    let now = tree(top);
+    assert_eq!(fs::read(top.join("d/theirs")).unwrap(), b"theirs");
+    assert_ne!(now[Path::new("./d")], before[Path::new("./d")]);
+    assert_eq!(now[Path::new("./e")], before[Path::new("./e")]);
+    assert_eq!(now[Path::new("./d/one")], before[Path::new("./d/one")]);
 }

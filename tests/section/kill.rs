@@ -110,8 +110,8 @@ fn kill_all(scene: &Scene, job: &str, step: u64, kills: &AtomicU64) {
             kills.fetch_add(1, Ordering::Relaxed);
             let context = format!("{job} {}, {plan}", scene.name);
             let left = tree(run.top.path());
-            // Different calls of recovery, without trying all of them every time.
-            let mut again = if long { 1 } else { 1 + (at * 7) % 90 };
+            // Different calls of recovery each time.
+            let mut again = 1 + (at * 7) % if long { 37 } else { 90 };
             while killed(
                 "recover",
                 scene,
@@ -119,7 +119,7 @@ fn kill_all(scene: &Scene, job: &str, step: u64, kills: &AtomicU64) {
                 &format!("stop-{side}:{again}"),
             ) {
                 kills.fetch_add(1, Ordering::Relaxed);
-                again += if long { 1 } else { BOUND };
+                again += if long { 37 } else { BOUND };
             }
             let workspace = open(run.top.path());
             assert!(workspace.recovered().is_empty(), "{context}");
@@ -150,10 +150,10 @@ fn everywhere(job: &str, step: u64) {
 
 #[test]
 fn killed_while_taking_back() {
-    everywhere("roll back", 41);
+    everywhere("roll back", 61);
 }
 
 #[test]
 fn killed_while_committing() {
-    everywhere("commit", 83);
+    everywhere("commit", 127);
 }

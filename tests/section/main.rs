@@ -9,6 +9,7 @@ mod basic;
 mod faults;
 mod hooks;
 mod kill;
+mod random;
 mod scenes;
 mod support;
 

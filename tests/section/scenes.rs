@@ -64,6 +64,22 @@ pub(crate) fn all() -> Vec<Scene> {
                 tx.write("x/bus/more", b"more")
             })
         }),
+        scene("deep below what moves", |s, _| {
+            s.apply(|tx| {
+                tx.rename("d", "x");
+                Ok(())
+            })?;
+            s.apply(|tx| {
+                tx.write("x/sub/deep", b"new deep")?;
+                tx.create_dir("x/sub/new");
+                Ok(())
+            })?;
+            s.apply(|tx| {
+                tx.rename("x/sub", "sub").rename("x", "e/x");
+                tx.remove_file("sub/link");
+                Ok(())
+            })
+        }),
         scene("exchange", |s, _| {
             s.apply(|tx| {
                 tx.exchange("a", "d");

@@ -30,6 +30,10 @@ impl Work<'_, '_, '_> {
             };
             let done = match &fd {
                 Some(fd) => self.change(change, fd)?,
+                // It has no name from before, and none at all by now.
+                None if self.purpose == Purpose::Back && self.target[change.object].is_none() => {
+                    Changed::Done
+                }
                 None => Changed::Conflict(self.give_up_content(change)?),
             };
             if let Changed::Conflict(kept) = done {

@@ -209,6 +209,7 @@ fn put_fragment(w: &mut Writer, fragment: &Fragment) {
         w.ident(&undo.thing);
         w.set(&undo.set);
     });
+    w.list(&fragment.touched, Writer::ident);
     w.option(fragment.top.as_ref(), Writer::attributes);
 }
 
@@ -248,6 +249,7 @@ fn get_fragment(r: &mut Reader<'_>) -> std::result::Result<Fragment, Nonsense> {
         places,
         spots,
         changes,
+        touched: r.counted(Reader::ident)?,
         top: r.option(Reader::attributes)?,
     })
 }

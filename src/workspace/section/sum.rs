@@ -3,7 +3,7 @@
 use super::undo::{Fragment, Place, Spot, Undo, What, covers};
 use crate::Name;
 use crate::sys::Errno;
-use crate::workspace::identity::Ident;
+use crate::workspace::identity::{Ident, Kind};
 use crate::workspace::mapping::{
     self, Attributes, Before, Change, Mapping, Object, ObjectIx, Set, Slot,
 };
@@ -13,6 +13,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sum {
     all: Fragment,
+    /// Directories as the first step has found each.
+    seen: Vec<Ident>,
 }
 
 /// What [`Sum::mapping`] makes of a spot with an image.
@@ -26,6 +28,15 @@ pub(super) enum Use {
 impl Sum {
     /// Adds a step: of what is known already, what was there first counts.
     pub(super) fn add(&mut self, step: Fragment) {
+        let things = step.spots.iter().filter_map(|spot| match &spot.what {
+            What::Thing(ident) if ident.kind == Kind::Dir => Some(ident),
+            _ => None,
+        });
+        for ident in step.places.iter().map(|place| &place.ident).chain(things) {
+            if !self.seen.iter().any(|known| known.is(ident)) {
+                self.seen.push(*ident);
+            }
+        }
         let places: Vec<usize> = (step.places.into_iter())
             .map(|place| self.all.place(place))
             .collect();
@@ -40,6 +51,11 @@ impl Sum {
             let same = |u: &Undo| u.thing.is(&undo.thing) && is_same(&u.set, &undo.set);
             if !self.all.changes.iter().any(same) {
                 self.all.changes.push(undo);
+            }
+        }
+        for ident in step.touched {
+            if !self.has_touched(&ident) {
+                self.all.touched.push(ident);
             }
         }
         if self.all.top.is_none() {
@@ -81,6 +97,20 @@ impl Sum {
         spots.any(|s| matches!(&s.what, What::Thing(thing) if thing.is(ident)))
     }
 
+    /// Whether the section has moved this thing's time of change.
+    pub(super) fn has_touched(&self, ident: &Ident) -> bool {
+        let place = |p: &Place| p.ident.is(ident);
+        self.knows(ident)
+            || self.all.touched.iter().any(|known| known.is(ident))
+            || self.all.places.iter().any(place)
+    }
+
+    /// A directory as it was when the first step found it.
+    pub(super) fn as_first_seen<'a>(&'a self, ident: &'a Ident) -> &'a Ident {
+        let first = self.seen.iter().find(|known| known.is(ident));
+        first.unwrap_or(ident)
+    }
+
     /// Whether a path is in what there is an image of.
     pub(super) fn protects(&self, path: &[u8]) -> bool {
         let image = |s: &Spot| matches!(s.what, What::Image { .. });
@@ -120,9 +150,12 @@ impl Sum {
                 }
             });
         }
-        for place in &self.all.places {
-            if place.made {
-                maker.thing(place.ident)?;
+        for place in self.all.places.iter().filter(|place| place.made) {
+            maker.thing(place.ident)?;
+        }
+        for undo in &self.all.changes {
+            if !self.knows(&undo.thing) {
+                maker.thing(undo.thing)?;
             }
         }
         let out = &mut maker.mapping;
@@ -158,13 +191,19 @@ impl Sum {
                 });
                 out.places.len() - 1
             });
-            out.slots.extend(names.into_iter().map(|name| Slot {
-                place,
-                path: name.as_bytes().to_vec(),
-                name,
-                before: Before::Anything,
-                after: None,
-            }));
+            for name in names {
+                let same = |s: &&mut Slot| s.place == place && s.name == name;
+                match out.slots.iter_mut().find(same) {
+                    Some(slot) => slot.before = Before::Anything,
+                    None => out.slots.push(Slot {
+                        place,
+                        path: name.as_bytes().to_vec(),
+                        name,
+                        before: Before::Anything,
+                        after: None,
+                    }),
+                }
+            }
         }
         for undo in &self.all.changes {
             let same =

@@ -4,7 +4,7 @@ use super::record::Begin;
 use super::recover::StillOpen;
 use super::resource::{Authority, Hooks};
 use super::sum::{Sum, Use};
-use super::undo::What;
+use super::undo::{Spot, What};
 use super::{image, protect, times};
 use crate::sys::{self, AsFd, AtFlags, Errno, Gid, Mode as FileMode, Timestamps, Uid, XattrFlags};
 use crate::tree::acl;
@@ -126,8 +126,9 @@ fn new_names(root: &Root, sum: &Sum) -> Result<(Ident, Vec<Name>)> {
     let ident = Ident::of(&root.dir().metadata()?);
     let mut names = protect::names(root)?;
     names.retain(|name| {
-        let known = |s: &super::undo::Spot| sum.place_of(s).ident.is(&ident) && s.name == *name;
-        !sum.spots().iter().any(known)
+        let known = |s: &Spot| sum.place_of(s).ident.is(&ident) && s.name == *name;
+        let was = |s: &Spot| s.what != What::Passing && known(s);
+        !sum.spots().iter().any(was)
     });
     Ok((ident, names))
 }

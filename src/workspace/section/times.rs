@@ -23,17 +23,18 @@ pub(super) fn restore(
     sum: &Sum,
     images: &[(usize, Use)],
 ) -> Result<()> {
-    // What was seen first counts.
-    let mut seen: Vec<Ident> = Vec::new();
     for place in sum.places().iter().filter(|place| !place.made) {
-        seen.push(place.ident);
-        one(root, &place.path, &place.ident, Some((begin, sum)))?;
+        one(
+            root,
+            &place.path,
+            sum.as_first_seen(&place.ident),
+            Some((begin, sum)),
+        )?;
     }
     for (at, spot) in sum.spots().iter().enumerate() {
         match &spot.what {
-            What::Thing(ident)
-                if ident.kind == Kind::Dir && !seen.iter().any(|known| known.is(ident)) =>
-            {
+            What::Thing(ident) if ident.kind == Kind::Dir => {
+                let ident = sum.as_first_seen(ident);
                 one(root, &sum.path(spot), ident, Some((begin, sum)))?;
             }
             // All that is in it was put there now.
@@ -102,8 +103,7 @@ fn others_were_here(dir: &Dir, ident: &Ident, begin: &Begin, sum: &Sum) -> Resul
         };
         let found = Ident::of(&meta);
         // What was moved shows that in its time under its other names as well.
-        let known = sum.knows(&found) || sum.places().iter().any(|p| p.ident.is(&found));
-        if !known && image::stamp(meta.ctime()) >= begin.time {
+        if !sum.has_touched(&found) && image::stamp(meta.ctime()) >= begin.time {
             return Ok(true);
         }
     }

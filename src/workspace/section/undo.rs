@@ -18,6 +18,8 @@ pub(super) struct Fragment {
     pub(super) places: Vec<Place>,
     pub(super) spots: Vec<Spot>,
     pub(super) changes: Vec<Undo>,
+    /// Other things whose time of change the step moves, such as those that get or lose a further name.
+    pub(super) touched: Vec<Ident>,
     /// The whole root is protected: its own attributes. Names in it that are not among the spots go.
     pub(super) top: Option<Attributes>,
 }
@@ -234,18 +236,6 @@ pub(super) fn of_step(
         };
         out.add(place, &slot.name, what);
     }
-    for object in &mapping.objects {
-        // Its time of change moves with the new name.
-        if let Object::New {
-            body: Body::Link(to),
-            ..
-        } = object
-            && let Object::Existing { slot, .. } = &mapping.objects[*to]
-        {
-            let slot = &mapping.slots[*slot];
-            out.add(places[slot.place], &slot.name, What::Passing);
-        }
-    }
     for change in &mapping.changes {
         let Object::Existing { ident, slot } = &mapping.objects[change.object] else {
             continue;
@@ -253,10 +243,8 @@ pub(super) fn of_step(
         let slot = &mapping.slots[*slot];
         let place = places[slot.place];
         let path = join(&out.places[place].path, &slot.name);
-        if !sum.knows(ident) {
-            if out.places[place].made || sum.protects(&path) {
-                continue;
-            }
+        // Elsewhere it may still be a thing from before, by a further name: it is told by what it is.
+        if !sum.knows(ident) && !out.places[place].made && !sum.protects(&path) {
             // It stays where it is, and is to be found there.
             out.add(place, &slot.name, What::Thing(*ident));
         }
@@ -276,6 +264,15 @@ pub(super) fn of_step(
             let (before, after) = (mode, mode);
             let set = Set::Mode { before, after };
             out.changes.push(Undo { thing: *ident, set });
+        }
+    }
+    for object in &mapping.objects {
+        let moved = |known: &Ident, s: &Spot| matches!(&s.what, What::Thing(t) if t.is(known));
+        if let Object::Existing { ident, .. } = object
+            && !sum.knows(ident)
+            && !out.spots.iter().any(|s| moved(ident, s))
+        {
+            out.touched.push(*ident);
         }
     }
     Ok(out)
