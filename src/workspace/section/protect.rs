@@ -167,7 +167,7 @@ fn open(section: &Section<'_>, targets: Vec<Target>, all: bool) -> Result<Vec<Ta
         if sum.protects(&path) || sum.made(&target.ident) || sum.spots().iter().any(is_new) {
             continue;
         }
-        let touched = |spot: &Spot| spot.what != What::Passing && covers(&path, &sum.path(spot));
+        let touched = |spot: &Spot| spot.what.matters() && covers(&path, &sum.path(spot));
         if sum.spots().iter().any(touched) {
             return Err(late(Path::new(OsStr::from_bytes(&target.path()))));
         }

@@ -187,6 +187,10 @@ fn put_fragment(w: &mut Writer, fragment: &Fragment) {
         match &spot.what {
             What::Passing => w.u8(0),
             What::Nothing => w.u8(1),
+            What::Was(ident) => {
+                w.u8(4);
+                w.ident(ident);
+            }
             What::Thing(ident) => {
                 w.u8(2);
                 w.ident(ident);
@@ -228,6 +232,7 @@ fn get_fragment(r: &mut Reader<'_>) -> std::result::Result<Fragment, Nonsense> {
             what: match r.u8()? {
                 0 => What::Passing,
                 1 => What::Nothing,
+                4 => What::Was(r.ident()?),
                 2 => What::Thing(r.ident()?),
                 3 => What::Image {
                     name: r.name()?,

@@ -42,9 +42,11 @@ impl Sum {
             .collect();
         for spot in step.spots {
             let place = places[spot.place];
-            let same = |s: &Spot| s.place == place && s.name == spot.name;
-            if !self.all.spots.iter().any(same) {
-                self.all.spots.push(Spot { place, ..spot });
+            let same = |s: &&mut Spot| s.place == place && s.name == spot.name;
+            match self.all.spots.iter_mut().find(same) {
+                Some(known) if known.what == What::Passing => known.what = spot.what,
+                Some(_) => {}
+                None => self.all.spots.push(Spot { place, ..spot }),
             }
         }
         for undo in step.changes {
@@ -123,7 +125,7 @@ impl Sum {
         if self.all.top.is_some() {
             return vec![Vec::new()];
         }
-        let real = self.all.spots.iter().filter(|s| s.what != What::Passing);
+        let real = self.all.spots.iter().filter(|s| s.what.matters());
         real.map(|s| self.path(s)).collect()
     }
 
@@ -139,6 +141,13 @@ impl Sum {
         for (at, spot) in self.all.spots.iter().enumerate() {
             kept.push(match &spot.what {
                 What::Passing | What::Nothing => None,
+                What::Was(ident) => {
+                    maker.mapping.objects.push(Object::Existing {
+                        ident: *ident,
+                        slot: at,
+                    });
+                    None
+                }
                 What::Thing(ident) => Some(maker.thing(*ident)?),
                 What::Image {
                     name, ident, live, ..
@@ -150,7 +159,8 @@ impl Sum {
                 }
             });
         }
-        for place in self.all.places.iter().filter(|place| place.made) {
+        // So may the directories that the section was at work in.
+        for place in (self.all.places.iter()).filter(|place| !place.path.is_empty()) {
             maker.thing(place.ident)?;
         }
         for undo in &self.all.changes {

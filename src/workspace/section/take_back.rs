@@ -127,7 +127,7 @@ fn new_names(root: &Root, sum: &Sum) -> Result<(Ident, Vec<Name>)> {
     let mut names = protect::names(root)?;
     names.retain(|name| {
         let known = |s: &Spot| sum.place_of(s).ident.is(&ident) && s.name == *name;
-        let was = |s: &Spot| s.what != What::Passing && known(s);
+        let was = |s: &Spot| s.what.matters() && known(s);
         !sum.spots().iter().any(was)
     });
     Ok((ident, names))

@@ -47,6 +47,9 @@ pub(super) struct Spot {
 pub(super) enum What {
     /// It does not matter: something may be found there that belongs elsewhere.
     Passing,
+    /// As that, and this thing was moved from here. It does not come back, for an image does, but what is in
+    /// it may belong elsewhere.
+    Was(Ident),
     Nothing,
     /// This, wherever it is now.
     Thing(Ident),
@@ -60,6 +63,13 @@ pub(super) enum What {
         /// No change of it that was made before the copy was begun has this time or a later one.
         since: Stamp,
     },
+}
+
+impl What {
+    /// Whether the name is to be as it was.
+    pub(super) fn matters(&self) -> bool {
+        !matches!(self, Self::Passing | Self::Was(_))
+    }
 }
 
 /// An attribute of a thing, to be set as it was.
@@ -87,7 +97,7 @@ impl Fragment {
     fn add(&mut self, place: usize, name: &Name, what: What) {
         let same = |s: &&mut Spot| s.place == place && s.name == *name;
         match self.spots.iter_mut().find(same) {
-            Some(spot) if spot.what == What::Passing => spot.what = what,
+            Some(spot) if !spot.what.matters() => spot.what = what,
             Some(_) => {}
             None => self.spots.push(Spot {
                 place,
@@ -214,13 +224,19 @@ pub(super) fn of_step(
         let path = join(&out.places[place].path, &slot.name);
         let what = if out.places[place].made || sum.protects(&path) {
             // Of what the section makes itself, only that counts which was there before and is moved.
-            match slot.after.map(|o| &mapping.objects[o]) {
-                Some(
+            let object = |o: usize| &mapping.objects[o];
+            match (slot.before, slot.after) {
+                (Before::Object(old), after) if after != Some(old) => match object(old) {
+                    Object::Existing { ident, .. } => What::Was(*ident),
+                    _ => What::Passing,
+                },
+                (_, Some(new)) => match object(new) {
                     Object::Existing { .. }
                     | Object::New {
                         body: Body::Dir, ..
-                    },
-                ) => What::Passing,
+                    } => What::Passing,
+                    _ => continue,
+                },
                 _ => continue,
             }
         } else {
