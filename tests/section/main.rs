@@ -4,8 +4,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/images.rs"]
+mod images;
 
 mod basic;
+mod cut;
 mod faults;
 mod hooks;
 mod kill;

@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/images.rs"]
+mod images;
 
 mod basic;
 mod cost;
