@@ -36,24 +36,33 @@ pub(crate) const BTRFS: Kind = Kind {
     size: 160 << 20,
 };
 
+impl Kind {
+    /// Makes a file that holds a fresh file system.
+    pub(crate) fn make(&self, image: &Path) {
+        fs::File::create(image).unwrap().set_len(self.size).unwrap();
+        run(Command::new(self.make[0]).args(&self.make[1..]).arg(image));
+    }
+
+    pub(crate) fn mount<'a>(&self, image: &Path, at: &'a Path) -> Mounted<'a> {
+        run(Command::new("mount")
+            .args(["-o", self.options])
+            .arg(image)
+            .arg(at));
+        Mounted(at)
+    }
+}
+
 fn run(what: &mut Command) {
     let done = what.output().unwrap();
     assert!(done.status.success(), "{what:?}: {done:?}");
 }
 
 /// A mount that ends with this value, however the test ends.
-struct Mounted<'a>(&'a Path);
+#[derive(Debug)]
+pub(crate) struct Mounted<'a>(&'a Path);
 
-impl<'a> Mounted<'a> {
-    fn new(image: &Path, at: &'a Path, options: &str) -> Self {
-        run(Command::new("mount")
-            .args(["-o", options])
-            .arg(image)
-            .arg(at));
-        Self(at)
-    }
-
-    fn end(self) {
+impl Mounted<'_> {
+    pub(crate) fn end(self) {
         // A child of another test has this one's descriptors until it begins its program.
         for _ in 0..500 {
             let mut unmount = Command::new("umount");
@@ -162,12 +171,8 @@ pub(crate) fn cuts<T, W>(
     let top = tempfile::tempdir_in(base).unwrap();
     let (image, at) = (top.path().join("image"), top.path().join("at"));
     fs::create_dir(&at).unwrap();
-    fs::File::create(&image)
-        .unwrap()
-        .set_len(kind.size)
-        .unwrap();
-    run(Command::new(kind.make[0]).args(&kind.make[1..]).arg(&image));
-    let mounted = Mounted::new(&image, &at, kind.options);
+    kind.make(&image);
+    let mounted = kind.mount(&image, &at);
     let camera = std::rc::Rc::new(Camera {
         image: image.clone(),
         at: at.clone(),
@@ -183,7 +188,7 @@ pub(crate) fn cuts<T, W>(
     let mut failed = 0;
     for cut in &cuts {
         let name = format!("{}, {}", kind.name, cut.moment);
-        let mounted = Mounted::new(&cut.file, &at, kind.options);
+        let mounted = kind.mount(&cut.file, &at);
         let check = AssertUnwindSafe(|| check(&at, &whole, &cut.known, &name));
         failed += usize::from(catch_unwind(check).is_err());
         mounted.end();

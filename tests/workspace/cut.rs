@@ -7,6 +7,7 @@
 use crate::images::{self, BTRFS, EXT4, Kind, XFS, possible};
 use crate::tree::{Tree, difference, litter, tree};
 use std::cell::RefCell;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use steadfast::sys::Errno;
@@ -149,16 +150,14 @@ fn power_cuts_on_btrfs() {
 #[test]
 fn after_a_failed_sync_only_a_new_mount_tells() {
     const TEST: &str = "after_a_failed_sync_only_a_new_mount_tells";
-    if !possible(TEST, "mkfs.ext4") {
+    if !possible(TEST, &EXT4) {
         return;
     }
     let top = tempfile::tempdir().unwrap();
     let (image, at) = (top.path().join("image"), top.path().join("at"));
     fs::create_dir(&at).unwrap();
-    fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
-    run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
-    mount(&image, &at, "loop");
-    let mounted = Mounted(&at);
+    EXT4.make(&image);
+    let mounted = EXT4.mount(&image, &at);
     let open = || Workspace::open(&Root::open(&at).unwrap()).unwrap();
     let workspace = open();
     let commit = |workspace: &Workspace, text: &str| {
@@ -184,14 +183,13 @@ fn after_a_failed_sync_only_a_new_mount_tells() {
     assert_eq!(fs::read(at.join("f")).unwrap(), b"third");
     assert_eq!(workspace.settle().unwrap_err().kind(), ErrorKind::Poisoned);
     drop(workspace);
-    unmount(&at);
-    mount(&image, &at, "loop");
+    mounted.end();
+    let mounted = EXT4.mount(&image, &at);
     let workspace = open();
     // Two were committed after the last sync that did not fail.
     assert_eq!(workspace.recovered().finished().len(), 2);
     assert_eq!(fs::read(at.join("f")).unwrap(), b"third");
     workspace.close().unwrap();
     assert_eq!(litter(&at), Vec::<PathBuf>::new());
-    unmount(&at);
-    drop(mounted);
+    mounted.end();
 }
