@@ -232,6 +232,22 @@ pub(crate) fn all() -> Vec<Scene> {
                 Ok(())
             })
         }),
+        scene("moves within what is protected", |s, _| {
+            s.protect(["d"])?;
+            s.apply(|tx| {
+                tx.rename("d", "x");
+                Ok(())
+            })?;
+            s.apply(|tx| {
+                tx.exchange("x/sub/deep", "b");
+                Ok(())
+            })?;
+            s.apply(|tx| {
+                tx.rename("x/sub", "y");
+                tx.rename("a", "y/a");
+                Ok(())
+            })
+        }),
         scene("steps above, then protect", |s, top| {
             s.apply(|tx| {
                 tx.rename("d", "x");

@@ -5,7 +5,7 @@ use crate::Name;
 use crate::sys::Errno;
 use crate::workspace::identity::{Ident, Kind};
 use crate::workspace::mapping::{
-    self, Attributes, Before, Change, Mapping, Object, ObjectIx, Set, Slot,
+    self, Attributes, Before, Change, Mapping, Object, ObjectIx, Set, Slot, SlotIx,
 };
 use crate::{Error, Result};
 
@@ -142,10 +142,7 @@ impl Sum {
             kept.push(match &spot.what {
                 What::Passing | What::Nothing => None,
                 What::Was(ident) => {
-                    maker.mapping.objects.push(Object::Existing {
-                        ident: *ident,
-                        slot: at,
-                    });
+                    maker.was(*ident, at);
                     None
                 }
                 What::Thing(ident) => Some(maker.thing(*ident)?),
@@ -153,7 +150,7 @@ impl Sum {
                     name, ident, live, ..
                 } => {
                     // It may be anywhere, with things in it that belong elsewhere.
-                    maker.thing(*live)?;
+                    maker.was(*live, at);
                     let copy = images.contains(&(at, Use::Copy));
                     copy.then(|| maker.object(name.clone(), *ident))
                 }
@@ -237,6 +234,11 @@ struct Maker {
 }
 
 impl Maker {
+    /// A thing that was at a slot, and is not to be put back there: what is in it may belong elsewhere.
+    fn was(&mut self, ident: Ident, slot: SlotIx) {
+        (self.mapping.objects).push(Object::Existing { ident, slot });
+    }
+
     /// A thing that is looked for by what it is: no thing has the name that it is given here.
     fn thing(&mut self, ident: Ident) -> Result<ObjectIx> {
         let name = Name::new(format!("anywhere-{}", self.mapping.objects.len()))
