@@ -22,6 +22,9 @@
 //! | exchange two folders, and back | [`publish::swap`] |
 //! | write a thousand files quickly | [`publish::Batch`] |
 //! | remove what a killed process left | [`publish::sweep`] |
+//! | change many files and folders as one, after any crash | [`workspace::Transaction`] |
+//! | let other programs change files, and take it back if they fail | [`workspace::Section`] |
+//! | see or mend what a crash left of it | [`workspace::status`], [`workspace::repair`] |
 //! | log records durably, many threads at once, and read them back after a crash | [`journal`] |
 //! | open, create, rename, remove beneath a directory that no path may leave | [`Root`] |
 //! | walk, copy, remove or sync a tree that others change meanwhile | [`tree`] |
@@ -40,6 +43,7 @@
 //! - [`journal`]: a write-ahead log in plain files.
 //! - [`claim`]: who works where; it uses only `sys` and a directory handle.
 //! - [`lease`]: one holder at a time, with a number that only grows.
+//! - [`workspace`]: transactions and protected sections, with recovery.
 //!
 //! # Errors
 //! [`Error`] says what was tried, on which path, the errno, and what state the disk is in ([`DiskState`]): an
@@ -47,7 +51,9 @@
 //! be found in it again ([`Error::of`]).
 //!
 //! # What it does not do
-//! - Several files are not changed as one; [`publish::Batch`] makes each atomic and all durable.
+//! - Who reads several files without a claim may see some of them before and some after a transaction; one
+//!   folder that is published whole ([`publish::FolderOptions`]) changes at one moment.
+//! - [`publish::Batch`] makes each of its files atomic and all durable, not all of them one.
 //! - A replaced file is a new inode: other hard links and open descriptors keep the old one.
 //! - fsync is trusted: a device that lies about it loses data.
 //! - It is for Linux only. Kernel 5.6 or later has everything that is needed; what older kernels and other
