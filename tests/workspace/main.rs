@@ -13,6 +13,7 @@ mod faults;
 mod foreign;
 mod many;
 mod places;
+mod refused;
 mod scripts;
 mod tree;
 

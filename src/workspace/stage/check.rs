@@ -60,12 +60,6 @@ impl Work<'_, '_> {
         let (dir, slot) = self.existing(object)?;
         let meta =
             place::look(dir, slot.name.as_c_str()).map_err(|e| fail("statx", e, &slot.path))?;
-        if meta.is_mount_root() == Some(true) {
-            return Err(fail("statx", Errno::BUSY, &slot.path).with_advice(
-                "it is a mount point, such as a bind-mounted file or folder, and cannot be renamed \
-                 or removed: change it where it was mounted from",
-            ));
-        }
         match &self.draft.objects[object] {
             DraftObject::Existing { ident, .. } if ident.is_unchanged(&Ident::of(&meta)) => {}
             _ => return Err(changed(&slot.path)),
@@ -77,6 +71,12 @@ impl Work<'_, '_> {
     /// A thing that loses its name.
     fn check_goes(&mut self, object: ObjectIx, slot: &Slot) -> Result<()> {
         let meta = self.facts(object)?;
+        if meta.is_mount_root() == Some(true) {
+            return Err(fail("statx", Errno::BUSY, &slot.path).with_advice(
+                "it is a mount point, such as a bind-mounted file or folder, and cannot be renamed \
+                 or removed: change it where it was mounted from, or write a file in place",
+            ));
+        }
         if meta.is_immutable() == Some(true) || meta.is_append_only() == Some(true) {
             return Err(guarded(slot));
         }
