@@ -14,10 +14,16 @@ use std::time::Duration;
 const JOB: &str = "STEADFAST_TEST_JOB";
 const DIR: &str = "STEADFAST_TEST_JOB_DIR";
 
-/// A fresh directory on the file system under test.
+/// A fresh directory on the file system under test. If none is named, in memory: thousands of runs sync what
+/// they wrote, and what fails where is the same on every file system.
 pub(crate) fn dir() -> tempfile::TempDir {
-    let base = std::env::var_os("STEADFAST_TEST_DIR").map_or_else(std::env::temp_dir, Into::into);
-    tempfile::tempdir_in(base).unwrap()
+    let base = std::env::var_os("STEADFAST_TEST_DIR").map(Into::into);
+    if base.is_none()
+        && let Ok(dir) = tempfile::tempdir_in("/dev/shm")
+    {
+        return dir;
+    }
+    tempfile::tempdir_in(base.unwrap_or_else(std::env::temp_dir)).unwrap()
 }
 
 /// Small logs, for tests.
@@ -28,9 +34,27 @@ pub(crate) fn options() -> WriterOptions {
     }
 }
 
-/// Whether this is one of many runs, each with other system calls switched off: a random test may be shorter.
+/// Whether to take the time for everything.
+pub(crate) fn long() -> bool {
+    std::env::var_os("STEADFAST_LONG").is_some()
+}
+
+/// Whether this is one of many runs, each on another file system or with other system calls switched off: a
+/// random test may be shorter.
 pub(crate) fn one_of_many() -> bool {
-    std::env::var(hook::ENV).is_ok_and(|plan| plan.contains("deny:"))
+    std::env::var_os("STEADFAST_TEST_DIR").is_some()
+        || std::env::var(hook::ENV).is_ok_and(|plan| plan.contains("deny:"))
+}
+
+/// Which calls something is tried at: each in the long form; else every so many, from another one for each
+/// `of`, and fewer where this is one of many runs.
+pub(crate) fn some(usually: u64, of: usize) -> impl Iterator<Item = u64> {
+    let step = match (long(), one_of_many()) {
+        (true, _) => 1,
+        (false, false) => usually,
+        (false, true) => usually * 5,
+    };
+    (0..).map(move |n| 1 + of as u64 % step + n * step)
 }
 
 /// Says that a test did not run, past the harness, which keeps what a test prints to itself.

@@ -29,9 +29,7 @@ const STATE: &str = ".steadfast";
 
 impl World {
     pub(super) fn new() -> Self {
-        let base =
-            std::env::var_os("STEADFAST_TEST_DIR").map_or_else(std::env::temp_dir, Into::into);
-        let tmp = tempfile::tempdir_in(base).unwrap();
+        let tmp = super::child::dir();
         let state = tmp.path().join(STATE);
         let dir = |name: &str| {
             let path = state.join(name);

@@ -130,7 +130,7 @@ fn kill_all(scene: &Scene, job: &str, step: u64, kills: &AtomicU64) {
 }
 
 fn everywhere(job: &str, step: u64) {
-    let step = if crate::long() { 1 } else { step };
+    let step = crate::step(step);
     let queue = Mutex::new(scenes::all());
     let kills = AtomicU64::new(0);
     std::thread::scope(|threads| {

@@ -32,3 +32,12 @@ fn dir() -> tempfile::TempDir {
 fn long() -> bool {
     std::env::var_os("STEADFAST_LONG").is_some()
 }
+
+/// Every how many calls something is tried: each in the long form, fewer where this is one of many runs.
+fn step(usually: u64) -> u64 {
+    match std::env::var_os("STEADFAST_TEST_DIR") {
+        _ if long() => 1,
+        Some(_) => usually * 5,
+        None => usually,
+    }
+}

@@ -65,7 +65,11 @@ fn many_transactions_leave_the_state_folder_small_and_the_open_short() {
     let root = Root::open(dir.path()).unwrap();
     Workspace::open(&root).unwrap().close().unwrap();
     let few = calls_of_open(&root);
-    let many = if crate::long() { 100_000 } else { 5_000 };
+    let many = match std::env::var("STEADFAST_TRANSACTIONS") {
+        Ok(number) => number.parse().unwrap(),
+        Err(_) if crate::long() => 100_000,
+        Err(_) => 5_000 / crate::step(1),
+    };
     let options = WorkspaceOptions::new()
         .log(64 << 10, 8)
         .checkpoint_bytes(128 << 10);

@@ -78,6 +78,25 @@ pub(crate) fn prepared(top: &Path, script: &Script) -> tempfile::TempDir {
     dir
 }
 
+/// The first call of which this holds, as it then does of all after it that are made.
+fn first(holds: impl Fn(u64) -> bool) -> u64 {
+    let mut high = 16;
+    while !holds(high) {
+        high *= 2;
+        assert!(high < BOUND, "none");
+    }
+    let mut low = if high == 16 { 1 } else { high / 2 + 1 };
+    while low < high {
+        let middle = low.midpoint(high);
+        if holds(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
+}
+
 fn states(top: &Path, script: &Script) -> (Tree, Tree) {
     let dir = prepared(top, script);
     let old = tree(dir.path());
@@ -200,18 +219,12 @@ fn recovery_killed_at_every_call() {
     for_all("recovery killed", |top, script, count| {
         let (old, new) = states(top, script);
         // Where the names begin to change: the first kill after which the result is new.
-        let mut first = None;
-        for at in 1..BOUND {
+        let first = first(|at| {
             let dir = prepared(top, script);
-            if !killed(script.name, dir.path(), &format!("stop-before:{at}")) {
-                break;
-            }
-            if check(dir.path(), &old, &new, script.name) {
-                first = Some(at);
-                break;
-            }
-        }
-        let first = first.unwrap_or_else(|| panic!("{}: never new", script.name));
+            // What comes to its end is new as well.
+            let _ = killed(script.name, dir.path(), &format!("stop-before:{at}"));
+            check(dir.path(), &old, &new, script.name)
+        });
         for kill in [first, first + 2, first + 5] {
             for at in (1..BOUND).step_by(crate::step(4)) {
                 let dir = prepared(top, script);

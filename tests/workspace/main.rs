@@ -22,6 +22,11 @@ fn long() -> bool {
     std::env::var_os("STEADFAST_LONG").is_some()
 }
 
+/// Whether this is one of many runs, each on another file system or with other system calls switched off.
+fn one_of_many() -> bool {
+    std::env::var_os("STEADFAST_TEST_DIR").is_some()
+}
+
 /// Where fresh directories are made: on the file system under test. If none is named, in memory: thousands of
 /// runs sync what they wrote, and what fails where is the same on every file system.
 fn base() -> std::path::PathBuf {
@@ -39,9 +44,9 @@ fn dir() -> tempfile::TempDir {
 
 /// Every how many calls something is tried: each in the long form, fewer where this is one of many runs.
 fn step(usually: usize) -> usize {
-    match std::env::var_os("STEADFAST_TEST_DIR") {
-        _ if long() => 1,
-        Some(_) => usually * 5,
-        None => usually,
+    match (long(), one_of_many()) {
+        (true, _) => 1,
+        (false, true) => usually * 5,
+        (false, false) => usually,
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::claim::{ClaimPath, Want};
 use crate::sys::hook::{self, Action, Plan};
-use crate::workspace::child::{command, dir, one_of_many, output, wait_for};
+use crate::workspace::child::{command, dir, long, one_of_many, output, wait_for};
 use crate::workspace::state::State;
 use crate::{DiskState, Root};
 use std::collections::HashSet;
@@ -387,10 +387,10 @@ fn a_closer_is_not_starved() {
 #[test]
 fn the_claim_and_the_mark_of_a_killed_process_end_in_one_step() {
     let (tmp, state) = workspace();
-    let kills = match (std::env::var_os("STEADFAST_LONG"), one_of_many()) {
-        (Some(_), _) => 10_000,
-        (None, false) => 1_000,
-        (None, true) => 100,
+    let kills = match (long(), one_of_many()) {
+        (true, _) => 10_000,
+        (false, false) => 1_000,
+        (false, true) => 100,
     };
     let spawn = || {
         command("hold", tmp.path(), "")

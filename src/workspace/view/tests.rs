@@ -9,14 +9,10 @@ mod place;
 use super::*;
 use crate::ErrorKind;
 use crate::sys::Errno;
+pub(super) use crate::workspace::child::dir;
 use crate::workspace::draft::{Op, Renaming};
 use crate::workspace::mapping::Before;
 use std::path::Path;
-
-pub(super) fn dir() -> tempfile::TempDir {
-    let base = std::env::var_os("STEADFAST_TEST_DIR").map_or_else(std::env::temp_dir, Into::into);
-    tempfile::tempdir_in(base).unwrap()
-}
 
 pub(super) fn write(path: &str, bytes: &str) -> Op {
     Op::Write {

@@ -3,6 +3,7 @@
 use super::{Ready, after, scenes, stops};
 use crate::sys::Errno;
 use crate::sys::hook::{self, Action, Plan};
+use crate::workspace::child::some;
 use crate::workspace::mapping::{Body, Object};
 use crate::workspace::realise::Mode;
 use std::fs::{self, File, FileTimes};
@@ -77,9 +78,11 @@ fn torn_and_missing_files_are_made_anew() {
         for scene in scenes::all() {
             hook::deny(&denied, || {
                 let want = after(&scene);
-                for how in [Tear::Empty, Tear::Zeros, Tear::Missing] {
-                    let stride = if stops::long() { 1 } else { 3 };
-                    for at in (1..).step_by(stride) {
+                for (n, how) in [Tear::Empty, Tear::Zeros, Tear::Missing]
+                    .into_iter()
+                    .enumerate()
+                {
+                    for at in some(3, n) {
                         let ready = Ready::of(&scene);
                         let action = Action::FailAfter(Errno::IO);
                         let plan = Some(Plan { at, action });

@@ -3,6 +3,7 @@
 use super::{Ready, after, scenes};
 use crate::sys::Errno;
 use crate::sys::hook::{self, Action, Plan};
+use crate::workspace::child::{long, some};
 use crate::workspace::realise::Mode;
 
 /// No call of ours takes this for anything but the end.
@@ -21,10 +22,6 @@ pub(super) fn denials() -> Vec<Vec<(&'static str, Errno)>> {
     all
 }
 
-pub(super) fn long() -> bool {
-    std::env::var_os("STEADFAST_LONG").is_some()
-}
-
 fn stopped(ready: &Ready, mode: Mode, at: u64, action: Action) -> usize {
     let plan = Some(Plan { at, action });
     // The error is the stop.
@@ -35,11 +32,11 @@ fn stopped(ready: &Ready, mode: Mode, at: u64, action: Action) -> usize {
 #[test]
 fn a_stop_anywhere_is_made_good_by_the_next_run() {
     for denied in denials() {
-        for scene in scenes::all() {
+        for (n, scene) in scenes::all().into_iter().enumerate() {
             hook::deny(&denied, || {
                 let want = after(&scene);
                 for action in [Action::Fail(STOP), Action::FailAfter(STOP)] {
-                    for at in 1.. {
+                    for at in some(1, n) {
                         let ready = Ready::of(&scene);
                         let calls = stopped(&ready, Mode::First, at, action);
                         let what = format!("{denied:?} {action:?} at {at} of {calls}");
@@ -56,15 +53,14 @@ fn a_stop_anywhere_is_made_good_by_the_next_run() {
 
 #[test]
 fn recovery_that_is_stopped_anywhere_is_made_good_as_well() {
-    let stride = if long() { 1 } else { 9 };
     for (n, denied) in denials().into_iter().enumerate() {
         for scene in scenes::all() {
             hook::deny(&denied, || {
                 let want = after(&scene);
                 let action = Action::FailAfter(STOP);
-                for at in (1 + n as u64..).step_by(stride) {
+                for at in some(9, n) {
                     let mut done = false;
-                    for again in (1..).step_by(stride) {
+                    for again in some(9, n) {
                         let ready = Ready::of(&scene);
                         let calls = stopped(&ready, Mode::First, at, action);
                         done = (calls as u64) < at;
@@ -116,8 +112,8 @@ fn no_error_of_any_call_leaves_what_cannot_be_finished() {
         for scene in scenes::all() {
             hook::deny(&denied, || {
                 let want = after(&scene);
-                for errno in errnos.iter().copied() {
-                    for at in 1.. {
+                for (n, errno) in errnos.iter().copied().enumerate() {
+                    for at in some(3, n) {
                         let ready = Ready::of(&scene);
                         let calls = stopped(&ready, Mode::First, at, Action::Fail(errno));
                         let what = format!("{denied:?} {errno:?} at {at} of {calls}");

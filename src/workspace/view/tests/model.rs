@@ -5,7 +5,7 @@ use super::by_hand::ByHand;
 use super::place::place;
 use super::{Random, dir};
 use crate::sys::Errno;
-use crate::workspace::child::one_of_many;
+use crate::workspace::child::{long, one_of_many};
 use crate::workspace::draft::{AttrRequest, Op, Renaming, Source};
 use crate::workspace::identity::Kind;
 use crate::workspace::view::{Content, View};
@@ -366,8 +366,7 @@ fn same(have: &Tree, want: &Tree, context: impl Fn() -> String) {
 
 #[test]
 fn the_sum_of_the_operations_is_their_result() {
-    let long = std::env::var_os("STEADFAST_LONG").is_some();
-    let count = match (long, one_of_many()) {
+    let count = match (long(), one_of_many()) {
         (true, _) => 5_000,
         (false, false) => 250,
         (false, true) => 100,
