@@ -12,6 +12,7 @@ mod cut;
 mod faults;
 mod foreign;
 mod many;
+mod mounts;
 mod places;
 mod refused;
 mod scripts;
