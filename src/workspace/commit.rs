@@ -80,9 +80,14 @@ pub(super) fn plan(tx: &Transaction<'_>) -> Result<Plan> {
 }
 
 pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
-    let workspace = tx.workspace;
-    workspace.ready()?;
+    tx.workspace.ready()?;
     let draft = claimed_draft(&mut tx)?;
+    commit_draft(tx, draft)
+}
+
+/// The second half of [`commit`]: what was drawn up is prepared, recorded, and done.
+pub(super) fn commit_draft(mut tx: Transaction<'_>, draft: Draft) -> Result<Receipt> {
+    let workspace = tx.workspace;
     let (true, Some(claim)) = (!draft.is_empty(), tx.claim.take()) else {
         return Ok(Receipt {
             number: 0,
@@ -122,7 +127,7 @@ pub(super) fn claimed_draft(tx: &mut Transaction<'_>) -> Result<Draft> {
             .cloned()
             .collect();
         if missing.is_empty() {
-            tx.workspace.unblocked(&wants)?;
+            tx.workspace.unblocked(&wants, tx.resolves.as_ref())?;
             return Ok(view.into_draft());
         }
         if tx.claim.is_some() && !tx.held_by_caller {

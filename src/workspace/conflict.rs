@@ -328,9 +328,14 @@ pub(super) fn list_in(dir: &Dir) -> Result<Listing> {
     Ok((out, damaged))
 }
 
-/// Refuses claims on what a conflict is about.
-pub(super) fn unblocked(state: &State, wants: &[Want]) -> Result<()> {
+/// Refuses claims on what a conflict is about. The one that is being resolved does not count, nor do others
+/// of the same transaction about the same path, of which one has to be the first.
+pub(super) fn unblocked(state: &State, wants: &[Want], resolved: Option<&Conflict>) -> Result<()> {
     for conflict in list(state)? {
+        let together = |c: &Conflict| c.id.number == conflict.id.number && c.path == conflict.path;
+        if resolved.is_some_and(together) {
+            continue;
+        }
         let path = ClaimPath::new(conflict.path())?;
         let overlaps = |w: &Want| w.path().covers(&path) || path.covers(w.path());
         if wants.iter().any(overlaps) {
@@ -493,9 +498,8 @@ impl Workspace {
                     ));
             }
         }
-        // The conflict itself is what closes the path.
-        self.forget(conflict)?;
         let mut tx = self.begin();
+        tx.resolves = Some(conflict.clone());
         tx.set_attributes(conflict.path(), Attributes(attr));
         tx.commit().map(|receipt| receipt.number())
     }

@@ -1,7 +1,7 @@
 //! An open workspace: deciding transactions, finishing them, checkpoints.
 
 use super::commit::Receipt;
-use super::conflict;
+use super::conflict::{self, Conflict};
 use super::ctx::Ctx;
 use super::draft::StagedFile;
 use super::identity::Stamp;
@@ -274,8 +274,9 @@ impl Workspace {
         self.lock().open_sections = recovery.open_sections().cloned().collect();
     }
 
-    /// Refuses paths that a conflict is about, or a section that could not be taken back.
-    pub(super) fn unblocked(&self, wants: &[Want]) -> Result<()> {
+    /// Refuses paths that a conflict is about, other than the one that is being resolved, or a section that
+    /// could not be taken back.
+    pub(super) fn unblocked(&self, wants: &[Want], resolved: Option<&Conflict>) -> Result<()> {
         let open = self.lock().open_sections.clone();
         if section::blocked(&open, wants).is_err() {
             // It may be possible now, or somebody else may have done it.
@@ -283,7 +284,7 @@ impl Workspace {
             self.note_open_sections(&recovery);
             section::blocked(recovery.open_sections(), wants)?;
         }
-        conflict::unblocked(&self.state, wants)
+        conflict::unblocked(&self.state, wants, resolved)
     }
 
     /// The one record: with it the transaction is decided. Then the names.

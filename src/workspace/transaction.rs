@@ -3,6 +3,7 @@
 use super::Workspace;
 use super::attributes::Attributes;
 use super::commit::{self, Receipt};
+use super::conflict::Conflict;
 use super::draft::{AttrRequest, Op, Renaming, Source, StagedFile};
 use super::plan::Plan;
 use super::private;
@@ -58,6 +59,8 @@ pub struct Transaction<'w> {
     pub(super) files: Vec<Name>,
     /// The log that its private files are named after.
     pub(super) index: u32,
+    /// The conflict that it resolves: that one does not stand against it.
+    pub(super) resolves: Option<Conflict>,
     /// The picture for own reads, and how many of the operations are in it.
     view: Option<(View<'w>, usize)>,
 }
@@ -82,6 +85,7 @@ impl<'w> Transaction<'w> {
             reads: super::commit::Reads::default(),
             files: Vec::new(),
             index: workspace.writer.index,
+            resolves: None,
             view: None,
         }
     }

@@ -3,18 +3,25 @@
 use crate::faults::killed;
 use crate::tree::litter;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
-use steadfast::workspace::{Ours, Resolution, Theirs, Workspace};
+use std::time::Duration;
+use steadfast::workspace::{Ours, Resolution, Theirs, Workspace, WorkspaceOptions};
 use steadfast::{ErrorKind, Root};
 
 /// A workspace in which "five overwritten" was killed right after its commit record.
 pub(crate) fn crashed() -> tempfile::TempDir {
     /// The first call at which a kill leaves a commit behind.
     static AT: OnceLock<u64> = OnceLock::new();
+    crashed_in("five overwritten", &AT)
+}
+
+/// A workspace in which this script was.
+fn crashed_in(name: &str, first: &OnceLock<u64>) -> tempfile::TempDir {
     let script = crate::scripts::all()
         .into_iter()
-        .find(|s| s.name == "five overwritten")
+        .find(|s| s.name == name)
         .unwrap();
     let base = crate::base();
     let killed_at = |at: u64| {
@@ -23,7 +30,7 @@ pub(crate) fn crashed() -> tempfile::TempDir {
         assert!(killed(script.name, dir.path(), &plan), "no commit");
         dir
     };
-    let at = *AT.get_or_init(|| {
+    let at = *first.get_or_init(|| {
         let commits = |at: &u64| {
             let dir = killed_at(*at);
             let probe = Workspace::open(&Root::open(dir.path()).unwrap()).unwrap();
@@ -170,5 +177,38 @@ fn an_edit_of_what_was_already_published_stays() {
     drop(workspace);
     let workspace = open(d);
     assert_eq!(text(d, "f"), "edited");
+    assert!(workspace.conflicts().unwrap().is_empty());
+}
+
+#[test]
+fn a_change_that_cannot_be_made_yet_stays_a_conflict() {
+    let dir = crashed_in("links, attributes, append", &OnceLock::new());
+    let d = dir.path();
+    fs::remove_file(d.join("f1")).unwrap();
+    fs::write(d.join("f1"), "somebody's").unwrap();
+    fs::set_permissions(d.join("f1"), fs::Permissions::from_mode(0o604)).unwrap();
+    let options = WorkspaceOptions::new().wait(Duration::ZERO);
+    let workspace = options.open(&Root::open(d).unwrap()).unwrap();
+    let conflicts = workspace.conflicts().unwrap();
+    let [conflict] = &conflicts[..] else {
+        panic!("{conflicts:?}")
+    };
+    assert_eq!(conflict.path(), Path::new("f1"));
+    assert_eq!(conflict.ours(), Ours::Change);
+    let keep_ours = || workspace.resolve(conflict.id(), &Resolution::KeepOurs);
+    let mode = || fs::metadata(d.join("f1")).unwrap().permissions().mode() & 0o777;
+    let mut other = workspace.begin();
+    other.claim(["f1"]).unwrap();
+    assert_eq!(keep_ours().unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(workspace.conflicts().unwrap(), conflicts);
+    assert_eq!(mode(), 0o604);
+    // It stands against all but its own resolution.
+    drop(other);
+    let mut tx = workspace.begin();
+    tx.write("f1", "newer").unwrap();
+    assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(keep_ours().unwrap() > 0);
+    assert_eq!(mode(), 0o640);
+    assert_eq!(text(d, "f1"), "somebody's");
     assert!(workspace.conflicts().unwrap().is_empty());
 }

@@ -347,7 +347,7 @@ impl<'w> Section<'w> {
         }
         self.claimed.extend(wants.iter().cloned());
         self.workspace.finish_the_dead()?;
-        self.workspace.unblocked(&wants)?;
+        self.workspace.unblocked(&wants, None)?;
         self.settle_below()?;
         Ok(true)
     }
