@@ -46,12 +46,12 @@ pub enum FolderTarget {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct FolderOptions {
-    pub(super) target: FolderTarget,
+    pub(crate) target: FolderTarget,
     pub(super) durability: Durability,
-    pub(super) symlink: SymlinkPolicy,
+    pub(crate) symlink: SymlinkPolicy,
     pub(super) preserve: Preserve,
     pub(super) explicit: Explicit,
-    pub(super) keep_old: Option<PathBuf>,
+    pub(crate) keep_old: Option<PathBuf>,
     pub(super) sync: SyncStrategy,
 }
 

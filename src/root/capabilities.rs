@@ -122,7 +122,7 @@ impl Feature {
                 "rename-noreplace",
                 "a hard link, then removal of the old name; for a directory, a rename over an empty one",
             ),
-            Self::Exchange => ("rename-exchange", "none: exchanging is refused"),
+            Self::Exchange => ("rename-exchange", "none: refused outside of a workspace"),
             Self::Whiteout => (
                 "rename-whiteout",
                 "none is needed: steadfast does not use it",

@@ -28,7 +28,8 @@ pub struct Receipt {
 
 impl Receipt {
     /// The number of the transaction in its workspace. Of two transactions on one path the later has the
-    /// higher number. 0 if there was nothing to change.
+    /// higher number. 0 if there was nothing to change, or if the kernel did it in one call that needs no
+    /// record ([`Workspace::swap`](super::Workspace::swap)).
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number

@@ -59,6 +59,7 @@ mod conflict;
 mod core;
 mod ctx;
 mod draft;
+mod folders;
 mod format;
 mod give_up;
 mod identity;

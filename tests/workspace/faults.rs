@@ -32,6 +32,12 @@ fn child() {
         Workspace::open(&root).unwrap().close().unwrap();
         return;
     }
+    if let Some(case) = name.to_str().and_then(crate::folders::case) {
+        let workspace = Workspace::open(&root).unwrap();
+        hook::arm_from_env();
+        (case.run)(&workspace).unwrap();
+        return;
+    }
     let script = scripts::all().into_iter().find(|s| *s.name == *name);
     let workspace = Workspace::open(&root).unwrap();
     hook::arm_from_env();
@@ -112,7 +118,7 @@ fn states(top: &Path, script: &Script) -> (Tree, Tree) {
 }
 
 /// What must hold once somebody has opened the workspace: all old or all new, nothing else, nobody needed.
-fn check(dir: &Path, old: &Tree, new: &Tree, context: &str) -> bool {
+pub(crate) fn check(dir: &Path, old: &Tree, new: &Tree, context: &str) -> bool {
     let root = Root::open(dir).unwrap();
     let options = WorkspaceOptions::new().create(false);
     let workspace = options

@@ -10,6 +10,7 @@ mod basic;
 mod cost;
 mod cut;
 mod faults;
+mod folders;
 mod foreign;
 mod many;
 mod mounts;
