@@ -1,7 +1,9 @@
 //! The command line: what it takes, and the words of its help.
 
+mod exchange;
 mod workspace;
 
+pub(crate) use exchange::{PublishArgs, SwapArgs};
 pub(crate) use workspace::{
     AbandonArgs, ApplyArgs, ExplainArgs, LogArgs, ManifestFormat, PruneArgs, RecoverArgs,
     RepairArgs, ResolveArgs, RunArgs, StatusArgs, WorkspaceArg,
@@ -82,7 +84,8 @@ pub(crate) enum Command {
     /// Exchange two names
     ///
     /// Each name may be a file or a folder, of different kinds and in different directories of one
-    /// file system. At every moment both names exist.
+    /// file system. At every moment both names exist. Where the kernel or the file system cannot do
+    /// that, --journal can do the next best.
     #[command(after_help = "Example:\n  steadfast swap /srv/www/live /srv/www/next")]
     Swap(SwapArgs),
 
@@ -371,44 +374,6 @@ impl SymlinkArg {
             Self::Replace => SymlinkPolicy::Replace,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SwapArgs {
-    /// One name
-    pub(crate) a: PathBuf,
-    /// The other
-    pub(crate) b: PathBuf,
-    #[command(flatten)]
-    pub(crate) root: RootArg,
-    #[command(flatten)]
-    pub(crate) durability: DurabilityArg,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PublishArgs {
-    /// The finished file or folder
-    pub(crate) src: PathBuf,
-    /// The name that it gets
-    pub(crate) dst: PathBuf,
-    #[command(flatten)]
-    pub(crate) root: RootArg,
-    /// Fail if DST exists
-    #[arg(long, conflicts_with = "keep_old")]
-    pub(crate) no_replace: bool,
-    /// Keep the old DST under this name, which must not exist
-    #[arg(long, value_name = "PATH")]
-    pub(crate) keep_old: Option<PathBuf>,
-    /// Publish a copy and leave SRC where it is
-    #[arg(long)]
-    pub(crate) copy: bool,
-    /// What to do when DST is a symlink
-    #[arg(long, value_name = "POLICY", default_value = "refuse")]
-    pub(crate) symlink: SymlinkArg,
-    #[command(flatten)]
-    pub(crate) parents: ParentsArg,
-    #[command(flatten)]
-    pub(crate) durability: DurabilityArg,
 }
 
 #[derive(Debug, Args)]

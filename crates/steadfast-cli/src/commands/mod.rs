@@ -7,6 +7,7 @@ mod copy;
 mod cp;
 mod doctor;
 mod explain;
+mod journaled;
 mod log;
 mod lookup;
 mod man;

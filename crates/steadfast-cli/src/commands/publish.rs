@@ -1,6 +1,6 @@
 //! `publish`: a finished file or folder takes the place of another.
 
-use super::{Done, copy, described, making, verb};
+use super::{Done, copy, described, journaled, making, verb};
 use crate::args::PublishArgs;
 use crate::failure::Failure;
 use crate::output::{Report, Ui};
@@ -12,6 +12,9 @@ use steadfast::tree::Progress;
 
 /// One publication, of the thing itself or of a copy.
 pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Done {
+    if let Some(top) = args.journal.get() {
+        return journaled::publish(args, top, ui);
+    }
     let src = Place::find(&args.root, &args.src)?;
     // What is kept, or what a link leads to, may be elsewhere than beside the target.
     let wide = args.keep_old.is_some() || args.symlink.follows();
@@ -39,7 +42,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Done {
         .publish_watched(&src.root, &src.path, &dst.root, &dst.path, step)
         .map_err(|e| {
             let places: Vec<_> = std::iter::once(&src).chain(&keep).chain([&dst]).collect();
-            Failure::of(e, &places)
+            journaled::advise(Failure::of(e, &places))
         })?;
     let mut report = Report::done([format!("{} {}", verb(&receipt), shown(&args.dst))])
         .with_path("src", &args.src)

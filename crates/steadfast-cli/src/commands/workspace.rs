@@ -20,8 +20,13 @@ pub(super) struct Place {
 impl Place {
     /// Opens the directory.
     pub(super) fn new(arg: &WorkspaceArg) -> Result<Self, Failure> {
-        let root = Root::open(&arg.root).map_err(|e| Failure::of(e, &[]))?;
-        let dir = arg.root.clone();
+        Self::at(&arg.root)
+    }
+
+    /// Opens this directory.
+    pub(super) fn at(dir: &Path) -> Result<Self, Failure> {
+        let root = Root::open(dir).map_err(|e| Failure::of(e, &[]))?;
+        let dir = dir.to_path_buf();
         Ok(Self { root, dir })
     }
 

@@ -1,6 +1,6 @@
 //! `publish`, `swap` and `sweep`: what appears, what is kept, what goes.
 
-use crate::common::{Ran, dir, exchanges, names, run, spawn, steadfast};
+use crate::common::{Ran, dir, ended, exchanges, names, run, skipped, spawn, steadfast};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -293,4 +293,105 @@ fn a_place_to_sweep_must_be_there() {
         .expect(5)
         .error();
     assert_eq!(error["path"], "none");
+}
+
+/// Runs where no names can be exchanged.
+fn without_exchange(d: &Path, args: &[&str]) -> Ran {
+    let mut command = steadfast(d);
+    command.args(args);
+    command.env("STEADFAST_HOOK", "deny:renameat2(RENAME_EXCHANGE)=EINVAL");
+    ended(spawn(&mut command))
+}
+
+/// Whether the binary heeds a plan; whether it is without an exchange in any case does not matter.
+fn can_be_without_exchange(d: &Path, test: &str) -> bool {
+    let plain = without_exchange(d, &["swap", "--json", "x", "y"]);
+    if plain.code == 6 {
+        let advice = plain.error()["advice"].as_str().unwrap().to_owned();
+        assert!(advice.contains("--journal"), "{advice}");
+        return true;
+    }
+    skipped(test, "the command is built without the test seam");
+    false
+}
+
+#[test]
+fn a_journal_does_without_an_exchange() {
+    let dir = dir();
+    let d = dir.path();
+    fs::create_dir(d.join("top")).unwrap();
+    folder(&d.join("top/x"), "x");
+    folder(&d.join("top/y"), "y");
+    folder(&d.join("top/z"), "z");
+    fs::create_dir(d.join("plain")).unwrap();
+    fs::write(d.join("plain/x"), "").unwrap();
+    fs::write(d.join("plain/y"), "").unwrap();
+    if !can_be_without_exchange(&d.join("plain"), "a_journal_does_without_an_exchange") {
+        return;
+    }
+    let error = without_exchange(d, &["publish", "--json", "top/x", "top/y"])
+        .expect(6)
+        .error();
+    let advice = error["advice"].as_str().unwrap();
+    assert!(advice.contains("--journal ROOT"), "{error}");
+    let args = ["swap", "--json", "--journal", "top", "x", "y"];
+    let json = without_exchange(d, &args).expect(0).json();
+    assert_eq!((&json["a"], &json["b"]), (&"top/x".into(), &"top/y".into()));
+    assert_eq!(content(&d.join("top/x/f")), "y");
+    assert_eq!(content(&d.join("top/y/f")), "x");
+    let first = json["number"].as_u64().unwrap();
+    assert!(first > 0, "{json}");
+    let args = ["publish", "--json", "--journal", "top", "x", "y"];
+    let json = without_exchange(d, &args).expect(0).json();
+    assert!(json["number"].as_u64().unwrap() > first, "{json}");
+    assert_eq!(content(&d.join("top/y/f")), "y");
+    assert_eq!(names(&d.join("top")), [".steadfast", "y", "z"]);
+    let args = [
+        "publish",
+        "-v",
+        "--journal",
+        "top",
+        "--keep-old",
+        "old",
+        "z",
+        "y",
+    ];
+    let said = without_exchange(d, &args).expect(0).stdout;
+    assert_eq!(said, "published top/z as top/y\n");
+    assert_eq!(content(&d.join("top/y/f")), "z");
+    assert_eq!(content(&d.join("top/old/f")), "y");
+    let args = [
+        "publish",
+        "--json",
+        "--journal",
+        "top",
+        "--no-replace",
+        "old",
+        "y",
+    ];
+    let error = without_exchange(d, &args).expect(5).error();
+    assert_eq!(error["path"], "top/old", "{error}");
+    assert_eq!(names(&d.join("top")), [".steadfast", "old", "y"]);
+}
+
+#[test]
+fn a_journal_is_not_written_to_where_names_can_be_exchanged() {
+    let dir = dir();
+    let d = dir.path();
+    fs::write(d.join("a"), "a").unwrap();
+    folder(&d.join("b"), "b");
+    let by_kernel = exchanges(d);
+    let args = ["swap", "--json", "--journal", ".", "a", "b"];
+    let json = run(d, args).expect(0).json();
+    assert_eq!(json["number"] == 0, by_kernel, "{json}");
+    assert_eq!(content(&d.join("b")), "a");
+    assert_eq!(content(&d.join("a/f")), "b");
+    let error = run(d, ["swap", "--json", "--journal", ".", "a", "../b"])
+        .expect(1)
+        .error();
+    assert_eq!(error["kind"], "escape", "{error}");
+    let error = run(d, ["swap", "--json", "--journal", ".", "a", "none"])
+        .expect(5)
+        .error();
+    assert_eq!(error["kind"], "not_found", "{error}");
 }
