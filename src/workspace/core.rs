@@ -149,8 +149,9 @@ impl Workspace {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`]: a process that was stopped in the middle of a commit keeps it from happening.
-    /// Those of syncfs(2) and fdatasync(2): what was committed stays committed in the log, and this
-    /// workspace must be opened again ([`ErrorKind::Poisoned`]).
+    /// [`ErrorKind::Poisoned`]: syncfs(2) has failed, now or before, in whatever process. What was committed
+    /// stays committed in the logs, and new transactions go on as long as there is room for them; only
+    /// mounting the file system anew, and opening the workspace then, ends it. Those of fdatasync(2).
     pub fn settle(&self) -> Result<()> {
         self.ready()?;
         self.checkpoint()

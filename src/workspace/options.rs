@@ -104,7 +104,10 @@ impl WorkspaceOptions {
     /// fsync(2), and those of recovery.
     ///
     /// # After a crash
-    /// Opening again goes on where it was.
+    /// Opening again goes on where it was: a state folder that was not complete is completed, and recovery
+    /// begins again from what it finds.
+    ///
+    /// Needs Linux 3.15 for its locks (fcntl(2), `F_OFD_SETLK`). See the [module](super) for file systems.
     pub fn open(self, root: &Root) -> Result<Workspace> {
         let root = root.try_clone()?;
         let mut state = State::open(&root, self.create)?;
