@@ -25,7 +25,8 @@ pub(crate) enum Op {
     /// With `parents`: those too, and no error if the directory exists.
     CreateDir {
         path: PathBuf,
-        mode: u32,
+        /// Exactly this; `None`: 0777 less the umask.
+        mode: Option<u32>,
         parents: bool,
     },
     /// A file, symlink or special file.

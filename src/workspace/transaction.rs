@@ -188,17 +188,17 @@ impl<'w> Transaction<'w> {
 
     /// Creates a directory, mode 0777 less the umask.
     pub fn create_dir(&mut self, path: impl AsRef<Path>) -> &mut Self {
-        self.push_dir(path.as_ref(), 0o777, false)
+        self.push_dir(path.as_ref(), None, false)
     }
 
     /// Creates a directory and those above it that are missing. No error if it exists.
     pub fn create_dir_all(&mut self, path: impl AsRef<Path>) -> &mut Self {
-        self.push_dir(path.as_ref(), 0o777, true)
+        self.push_dir(path.as_ref(), None, true)
     }
 
-    /// [`create_dir`](Self::create_dir) with this mode less the umask.
+    /// [`create_dir`](Self::create_dir) with exactly this mode, whatever the umask.
     pub fn create_dir_with(&mut self, path: impl AsRef<Path>, mode: Mode) -> &mut Self {
-        self.push_dir(path.as_ref(), mode.bits(), false)
+        self.push_dir(path.as_ref(), Some(mode.bits()), false)
     }
 
     /// Removes a file, symlink or special file.
@@ -437,7 +437,7 @@ impl<'w> Transaction<'w> {
         });
     }
 
-    fn push_dir(&mut self, path: &Path, mode: u32, parents: bool) -> &mut Self {
+    fn push_dir(&mut self, path: &Path, mode: Option<u32>, parents: bool) -> &mut Self {
         self.push(Op::CreateDir {
             path: path.to_owned(),
             mode,

@@ -2,6 +2,7 @@
 
 use crate::tree::{Entry, litter, tree};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use steadfast::publish::{Note, Version};
 use steadfast::sys::{self, Errno, XattrFlags, hook};
@@ -238,4 +239,20 @@ fn a_workspace_is_not_made_where_none_is_wanted() {
         .unwrap_err();
     assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
     assert!(!dir.path().join(".steadfast").exists());
+}
+
+#[test]
+fn new_directories_obey_the_umask() {
+    let top = crate::dir();
+    fs::create_dir(top.path().join("plain")).unwrap();
+    let workspace = Workspace::open(&Root::open(top.path()).unwrap()).unwrap();
+    let mut tx = workspace.begin();
+    tx.create_dir("one").create_dir_all("two/three");
+    tx.create_dir_with("four", sys::Mode::from_raw_mode(0o777));
+    tx.commit().unwrap();
+    let mode = |path: &str| fs::metadata(top.path().join(path)).unwrap().mode() & 0o7777;
+    for path in ["one", "two", "two/three"] {
+        assert_eq!(mode(path), mode("plain"), "{path}");
+    }
+    assert_eq!(mode("four"), 0o777);
 }

@@ -251,23 +251,23 @@ impl View<'_> {
         Ok((at, name))
     }
 
-    fn create_dir(&mut self, path: &[u8], mode: u32) -> Done<()> {
+    fn create_dir(&mut self, path: &[u8], mode: Option<u32>) -> Done<()> {
         let (at, name) = self.vacant(path, "mkdirat")?;
         self.on_root_mount(at.dir, "mkdirat")?;
         self.put_dir(at.dir, &name, mode);
         Ok(())
     }
 
-    fn put_dir(&mut self, dir: InodeIx, name: &Name, mode: u32) -> InodeIx {
+    fn put_dir(&mut self, dir: InodeIx, name: &Name, mode: Option<u32>) -> InodeIx {
         let mut new = Inode::new(Kind::Dir);
-        new.attr.mode = Some(mode & 0o7777);
+        new.attr.mode = mode.map(|mode| mode & 0o7777);
         let new = self.add(new);
         self.set(dir, name, Some(new));
         new
     }
 
     /// As [`Root::create_dir_all`](crate::Root::create_dir_all).
-    fn create_dir_all(&mut self, path: &[u8], mode: u32) -> Done<()> {
+    fn create_dir_all(&mut self, path: &[u8], mode: Option<u32>) -> Done<()> {
         const CALL: &str = "mkdirat";
         super::lookup::check(path)?;
         let mut walk = Walk::new();
@@ -289,7 +289,7 @@ impl View<'_> {
         Ok(())
     }
 
-    fn create_below(&mut self, above: InodeIx, missing: &[&[u8]], mode: u32) -> Done<()> {
+    fn create_below(&mut self, above: InodeIx, missing: &[&[u8]], mode: Option<u32>) -> Done<()> {
         const CALL: &str = "mkdirat";
         if missing.contains(&b"..".as_slice()) {
             return Err(Stop::Path(Errno::NOENT));

@@ -177,7 +177,7 @@ fn nothing_is_left_of_what_is_undone() {
             Op::RemoveTree { path: "n/e".into() },
             Op::CreateDir {
                 path: "p/q/r".into(),
-                mode: 0o755,
+                mode: Some(0o755),
                 parents: true,
             },
             Op::RemoveTree { path: "p".into() },

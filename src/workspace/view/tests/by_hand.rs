@@ -107,10 +107,10 @@ impl ByHand {
                 parents: false,
             } => {
                 let (dir, name) = self.split(path)?;
-                rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(*mode))
+                rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode.unwrap_or(0o777)))
             }
             Op::CreateDir { path, mode, .. } => {
-                let mode = Mode::from_raw_mode(*mode);
+                let mode = Mode::from_raw_mode(mode.unwrap_or(0o777));
                 let before = paths_in(&self.top);
                 let made = self.root.create_dir_all(path, mode, Durability::None);
                 // A transaction makes none of them then.

@@ -247,7 +247,7 @@ fn random_op(random: &mut Random, there: &[PathBuf], step: usize) -> Op {
         },
         6..8 => Op::CreateDir {
             path,
-            mode: 0o700,
+            mode: Some(0o700),
             parents: random.one_in(2),
         },
         8 => Op::RemoveFile { path },

@@ -63,7 +63,7 @@ fn names_on_another_mount_are_refused() {
             },
             Op::CreateDir {
                 path: path("mnt/p/q"),
-                mode: 0o755,
+                mode: Some(0o755),
                 parents: true,
             },
             Op::Symlink {
