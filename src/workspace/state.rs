@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use super::{setup, writers};
 use crate::claim::Claims;
 use crate::root::{Dir, sync_names};
-use crate::sys::{self, AsFd, AtFlags, Errno, Metadata, Mode, OFlags};
+use crate::sys::{self, AsFd, AtFlags, Errno, FsKind, Metadata, Mode, OFlags};
 use crate::{Error, ErrorKind, Name, Result, Root};
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -87,13 +87,15 @@ pub(crate) struct State {
     incarnation: Incarnation,
     folder: FolderId,
     copy: bool,
+    /// syncfs(2) does not have a FUSE server sync what it was given.
+    each: bool,
 }
 
 impl State {
     /// Opens the state folder beneath `root`; with `create` it is made if it is missing or unfinished. When
     /// this returns, the folder and what is in it survive a power cut.
     ///
-    /// Of one that exists: 20 calls, 3 of them for the boot id, and no sync.
+    /// Of one that exists: 21 calls, 3 of them for the boot id, and no sync.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]: there is none, or an unfinished one, and none is to be made.
@@ -135,6 +137,7 @@ impl State {
             conflicts: open_sub(&dir, Sub::Conflicts)?,
             incarnation: Incarnation::of(&facts)?,
             copy: format.folder != folder,
+            each: sys::fs_kind(&dir).map_err(|e| Error::new(OP, "fstatfs", e))? == FsKind::Fuse,
             id: format.id,
             dir,
             claims,
@@ -150,6 +153,11 @@ impl State {
         Ok(state)
     }
 
+    /// A sync has failed: nothing is taken for durable in place until the next mount.
+    pub(crate) fn doubt(&self) -> Result<()> {
+        self.ledger.doubt(self.incarnation)
+    }
+
     /// Where work on a transaction goes on.
     pub(crate) fn ctx<'a>(
         &'a self,
@@ -162,6 +170,7 @@ impl State {
             kept: &self.kept,
             retired: &self.retired,
             keys: &self.keys,
+            each: self.each.then_some(self),
             names,
         }
     }

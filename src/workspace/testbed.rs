@@ -83,6 +83,7 @@ impl World {
             kept: &self.kept,
             retired: &self.retired,
             keys: &self.keys,
+            each: None,
             names: &mut names,
         };
         f(&mut ctx)

@@ -12,6 +12,7 @@ mod cut;
 mod faults;
 mod folders;
 mod foreign;
+mod fuse;
 mod many;
 mod mounts;
 mod places;

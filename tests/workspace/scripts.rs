@@ -16,7 +16,7 @@ pub(crate) struct Script {
 }
 
 /// Five files and some company, the old state of most scripts.
-fn five(dir: &Path) {
+pub(crate) fn five(dir: &Path) {
     for n in 0..5 {
         fs::write(dir.join(format!("f{n}")), format!("old {n}")).unwrap();
     }

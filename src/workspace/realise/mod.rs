@@ -12,6 +12,7 @@ mod change;
 mod conflict;
 mod content;
 mod drop;
+mod each;
 mod locate;
 mod moves;
 mod place;
@@ -22,6 +23,7 @@ mod tests;
 use super::ctx::Ctx;
 use super::identity::Ident;
 use super::mapping::{Mapping, SlotIx};
+use crate::root::sync_names;
 use crate::sys::Errno;
 use crate::{DiskState, Error, Name, Result};
 use state::{Purpose, Work};
@@ -127,6 +129,7 @@ impl Work<'_, '_, '_> {
         self.place_all()?;
         self.retire_all()?;
         self.change_all()?;
+        self.sync_each()?;
         if self.purpose == Purpose::Commit {
             self.drop_all()?;
         }
