@@ -129,6 +129,8 @@ pub(super) fn on_open(
     if state.is_copy() {
         state.adopt()?;
     }
+    // Whoever is recovering holds logs that would be missed here: what they ask for comes first.
+    let lock = state.ledger.recovery_lock(options.wait)?;
     let logs = writers::open_dead(state)?;
     let clean = |log: &DeadLog| matches!(&log.log, Ok((_, found)) if found.clean && found.records.is_empty());
     // A repair may have emptied a log whose transaction is still marked: whoever took that log as its own
@@ -139,10 +141,6 @@ pub(super) fn on_open(
         state.ledger.raise(0)?;
         return Ok((Recovery::default(), logs.into_iter().find_map(own)));
     }
-    // Whoever else is at it has some of the logs, and those that are left may not be all: all anew.
-    drop(logs);
-    let lock = state.ledger.recovery_lock(options.wait)?;
-    let logs = writers::open_dead(state)?;
     let (recovery, logs) = work(root, state, options, &lock, logs)?;
     let mut logs = logs.into_iter();
     let own = logs.next().map(|(index, log)| Writer { log, index });
@@ -480,5 +478,24 @@ pub(super) fn checkpoint(
             return Err(Error::of_kind(OP, ErrorKind::Busy)
                 .with_advice("processes die in the middle of commits all the time: try again"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::Workspace;
+
+    #[test]
+    fn nobody_begins_while_somebody_recovers() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = Root::open(tmp.path()).unwrap();
+        Workspace::open(&root).unwrap().close().unwrap();
+        let state = State::open(&root, false).unwrap();
+        let lock = state.ledger.recovery_lock(Duration::ZERO).unwrap();
+        let open = || WorkspaceOptions::new().wait(Duration::ZERO).open(&root);
+        assert_eq!(open().unwrap_err().kind(), ErrorKind::Busy);
+        drop(lock);
+        open().unwrap().close().unwrap();
     }
 }

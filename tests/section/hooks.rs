@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use steadfast::workspace::{Attributes, Authority, StillOpen, Workspace, WorkspaceOptions};
+use steadfast::workspace::{
+    Abandon, Attributes, Authority, StillOpen, Workspace, WorkspaceOptions, abandon,
+};
 use steadfast::{ErrorKind, Root};
 
 const JOB: &str = "STEADFAST_SECTION_HOLD";
@@ -403,4 +405,49 @@ fn what_an_overlay_has_below_is_put_back() {
     assert!(!now.contains_key(Path::new("./d/more")));
     workspace.close().unwrap();
     assert_clean(&merged, TEST);
+}
+
+#[test]
+fn a_dead_section_can_be_given_up() {
+    for how in [Abandon::KeepOurs, Abandon::Drop] {
+        let dir = common::dir();
+        open(dir.path()).close().unwrap();
+        furnish(dir.path());
+        kill(hold("resources", dir.path()));
+        let left = tree(dir.path());
+        let other = open(dir.path());
+        let number = other.recovered().sections()[0].number();
+        drop(other);
+        let root = Root::open(dir.path()).unwrap();
+        let gone = abandon(&root, number, how).unwrap();
+        assert_eq!((gone.number, gone.label.as_str()), (number, "held"));
+        assert_eq!(gone.given_up.is_empty(), how == Abandon::Drop);
+        // Once is enough.
+        let again = abandon(&root, number, how).unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::NotFound, "{again}");
+        let workspace = open(dir.path());
+        assert!(
+            workspace
+                .recovered()
+                .sections()
+                .iter()
+                .all(|s| s.still_open().is_none())
+        );
+        assert_eq!(tree(dir.path()), left);
+        let mut tx = workspace.begin();
+        tx.write("d/new", b"").unwrap();
+        tx.commit().unwrap();
+        workspace.close().unwrap();
+        // What is kept is there still, after all that swept.
+        for step in &gone.given_up {
+            assert!(
+                fs::symlink_metadata(dir.path().join(&step.path)).is_ok(),
+                "{step:?}"
+            );
+        }
+        let kept = fs::read_dir(dir.path().join(".steadfast/kept"))
+            .unwrap()
+            .count();
+        assert_eq!(kept, gone.given_up.len());
+    }
 }

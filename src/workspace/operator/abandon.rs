@@ -12,6 +12,7 @@ use crate::workspace::record::{
     COMMIT, COMMIT_IN_FILE, Commit, SECTION_BEGIN, SECTION_END, SECTION_ITEM,
 };
 use crate::workspace::recover;
+use crate::workspace::section;
 use crate::workspace::state::State;
 use crate::workspace::whereabouts::{Folders, Progress, Whereabouts};
 use crate::workspace::writers::{self, DeadLog};
@@ -53,6 +54,10 @@ pub struct AbandonedStep {
 /// up: new things are kept or dropped as `how` says, and what existed before is where it was, or kept beside.
 /// Afterwards the workspace can be opened.
 ///
+/// A protected section that cannot be taken back, because its hook is missing or what it needs is lost, is
+/// given up as a whole: everything stays as it is, and what was there before is kept in the state folder, as
+/// [`Abandoned::given_up`] tells, or dropped. Hooks are not called.
+///
 /// It is for people who have looked at it ([`explain`](super::explain)): a transaction that is given up is
 /// not atomic any more.
 ///
@@ -60,7 +65,7 @@ pub struct AbandonedStep {
 /// [`ErrorKind::NotFound`]: there is no such transaction, or it is in place. [`ErrorKind::Busy`]: its process
 /// lives. [`ErrorKind::Conflict`]: a later transaction that is not finished either builds on it: give that up
 /// first. [`ErrorKind::Corrupt`]: a log is damaged: [`repair`](super::repair) first.
-/// [`ErrorKind::Unsupported`]: it is a protected section. Else as opening a workspace.
+/// Else as opening a workspace.
 ///
 /// # After a crash
 /// It was given up or not; if it was, opening the workspace does the rest, and so does calling this again.
@@ -72,6 +77,19 @@ pub fn abandon(root: &Root, number: u64, how: Abandon) -> Result<Abandoned> {
     }
     let _alone = state.ledger.recovery_lock(WAIT)?;
     let dead = writers::open_dead(&state)?;
+    if let Some(gone) = section::give_up(&state, &dead, number, how)? {
+        let kept = |path: PathBuf| AbandonedStep {
+            what: format!("what was there before is kept as {}", path.display()),
+            path,
+        };
+        return Ok(Abandoned {
+            number,
+            label: text(&gone.label),
+            done: Vec::new(),
+            given_up: gone.kept.into_iter().map(kept).collect(),
+            conflicts: Vec::new(),
+        });
+    }
     let (commit, later) = find(&state, dead.as_slice(), number)?;
     if let Some(later) = later
         .iter()
@@ -127,10 +145,6 @@ fn find(state: &State, dead: &[DeadLog], number: u64) -> Result<(Commit, Vec<Com
             }
         };
         for entry in &found.records {
-            if entry.transaction == number && is_section(entry) {
-                return Err(Error::of_kind(OP, ErrorKind::Unsupported)
-                    .with_source("it is a protected section, which is taken back as a whole"));
-            }
             if entry.transaction < number || entry.transaction <= horizon {
                 continue;
             }
@@ -149,7 +163,7 @@ fn find(state: &State, dead: &[DeadLog], number: u64) -> Result<(Commit, Vec<Com
     }
     match wanted {
         Some(commit) => Ok((commit, later)),
-        None => Err(why_not(state, number)?),
+        None => Err(why_not(state, dead, number)?),
     }
 }
 
@@ -158,12 +172,14 @@ fn is_section(entry: &Entry) -> bool {
 }
 
 /// Why there is nothing to give up.
-fn why_not(state: &State, number: u64) -> Result<Error> {
+fn why_not(state: &State, dead: &[DeadLog], number: u64) -> Result<Error> {
     for (index, live) in writers::list(state)? {
         let found = writers::inspect(state, index)?;
         let own = |e: &Entry| {
             e.transaction == number && (is_section(e) || [COMMIT, COMMIT_IN_FILE].contains(&e.kind))
         };
+        // The dead ones are held by us.
+        let live = live && !dead.iter().any(|d| d.index == index);
         if live && found.records.iter().any(own) {
             return Ok(Error::of_kind(OP, ErrorKind::Busy)
                 .with_source(format!(

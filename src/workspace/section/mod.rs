@@ -10,6 +10,7 @@
 mod apply;
 mod evidence;
 mod finish;
+mod give_up;
 mod hold;
 mod image;
 mod protect;
@@ -23,6 +24,7 @@ mod undo;
 
 pub use apply::Captured;
 pub use evidence::{Evidence, Seen};
+pub(super) use give_up::give_up;
 pub use hold::Hold;
 pub(super) use record::Story;
 pub use recover::{OpenSection, SectionReport, StillOpen};

@@ -46,6 +46,8 @@ pub(super) enum End {
     /// With these keys and their values.
     Committed(Vec<(Vec<u8>, Vec<u8>)>),
     TakenBack,
+    /// What was there when its process died stays.
+    GivenUp,
 }
 
 impl Begin {
@@ -152,6 +154,7 @@ impl End {
         w.u64(number);
         match self {
             Self::TakenBack => w.u8(0),
+            Self::GivenUp => w.u8(2),
             Self::Committed(keys) => {
                 w.u8(1);
                 w.list(keys, |w, (key, value)| {
@@ -168,6 +171,7 @@ impl End {
             r.u64()?;
             Ok(match r.u8()? {
                 0 => Self::TakenBack,
+                2 => Self::GivenUp,
                 1 => Self::Committed(r.counted(|r| Ok((r.bytes()?, r.bytes()?)))?),
                 _ => return Err(TAG),
             })

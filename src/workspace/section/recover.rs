@@ -158,7 +158,7 @@ pub(in crate::workspace) fn settle_all(
                 put_keys(state, &mut state.ctx(root, &mut names), keys)?;
                 Outcome::Finished
             }
-            Some(End::TakenBack) => Outcome::Finished,
+            Some(End::TakenBack | End::GivenUp) => Outcome::Finished,
             None => one(root, state, hooks, index, log, story)?,
         };
         out.push(SectionReport {
