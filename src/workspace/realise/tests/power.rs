@@ -6,8 +6,8 @@ use crate::sys::hook::{self, Action, Plan};
 use crate::workspace::child::some;
 use crate::workspace::mapping::{Body, Object};
 use crate::workspace::realise::Mode;
-use std::fs::{self, File, FileTimes};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,7 +63,14 @@ fn tear(ready: &Ready, how: Tear) {
             // Out of sight, so that its inode number is not taken for another file in the same instant.
             Tear::Missing => {
                 let lost = ready.world.lost(ident.ino);
-                all.iter().for_each(|name| fs::rename(name, &lost).unwrap());
+                for name in &all {
+                    // A scene may have closed the directory to its owner.
+                    let dir = name.parent().unwrap();
+                    let mode = fs::metadata(dir).unwrap().permissions();
+                    fs::set_permissions(dir, Permissions::from_mode(0o700)).unwrap();
+                    fs::rename(name, &lost).unwrap();
+                    fs::set_permissions(dir, mode).unwrap();
+                }
                 all.iter().skip(1).for_each(|name| {
                     let _ = fs::remove_file(name);
                 });
