@@ -139,7 +139,14 @@ pub(super) fn on_open(
         // The counter is not synced: a power cut may have taken it back, and never may a number be given out
         // that the horizon covers.
         state.ledger.raise(0)?;
-        return Ok((Recovery::default(), logs.into_iter().find_map(own)));
+        // A log is as it was closed until its next writer's first record, and he may have died before that, with
+        // files that were to be committed.
+        let owners = logs.iter().map(|log| log.index).collect();
+        let recovery = Recovery {
+            removed: sweep(state, &owners, false)?,
+            ..Recovery::default()
+        };
+        return Ok((recovery, logs.into_iter().find_map(own)));
     }
     let (recovery, logs) = work(root, state, options, &lock, logs)?;
     let mut logs = logs.into_iter();

@@ -137,6 +137,11 @@ fn check_in_doubt(dir: &Path, old: &Tree, new: &Tree, context: &str, in_doubt: b
     now == *new
 }
 
+/// Somebody else opens it after a kill, and finds nothing in the way and nothing left.
+pub(crate) fn usable(dir: &Path, context: &str) {
+    closed(dir, opened(dir, context), context, false);
+}
+
 fn opened(dir: &Path, context: &str) -> Workspace {
     let root = Root::open(dir).unwrap();
     let options = WorkspaceOptions::new().create(false);

@@ -16,6 +16,7 @@ mod fuse;
 mod many;
 mod mounts;
 mod places;
+mod random;
 mod refused;
 mod scripts;
 mod tree;
