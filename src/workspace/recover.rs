@@ -139,8 +139,8 @@ pub(super) fn on_open(
         // The counter is not synced: a power cut may have taken it back, and never may a number be given out
         // that the horizon covers.
         state.ledger.raise(0)?;
-        // A log is as it was closed until its next writer's first record, and he may have died before that, with
-        // files that were to be committed.
+        // A log is as it was closed until its next writer's first record, and he may have died before that,
+        // with files that were to be committed.
         let owners = logs.iter().map(|log| log.index).collect();
         let recovery = Recovery {
             removed: sweep(state, &owners, false)?,
@@ -307,6 +307,12 @@ fn work(
         Err(e) if e.kind() == ErrorKind::Busy => return Ok((recovery, Vec::new())),
         Err(e) => return Err(e),
     };
+    // Of somebody who died meanwhile, or whose log is not free yet: the horizon must not pass what is not
+    // done.
+    let half_done = |mark: &DeadMark| mark.kind != MarkKind::Section;
+    if state.ledger.dead()?.iter().any(half_done) {
+        return Ok((recovery, Vec::new()));
+    }
     match settle(state) {
         Ok(()) => drop(gate),
         // Nothing is released, and nothing is lost: it is all in the logs.
@@ -504,5 +510,30 @@ mod tests {
         assert_eq!(open().unwrap_err().kind(), ErrorKind::Busy);
         drop(lock);
         open().unwrap().close().unwrap();
+    }
+
+    /// A process that is killed frees its claims and its log one after the other.
+    #[test]
+    fn the_horizon_does_not_pass_what_is_half_done() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = Root::open(tmp.path()).unwrap();
+        let dying = Workspace::open(&root).unwrap();
+        let dead = Workspace::open(&root).unwrap();
+        let mut tx = dead.begin();
+        tx.write("f", "of the dead one").unwrap();
+        tx.commit().unwrap();
+        drop(dead);
+        let ledger = &dying.state.ledger;
+        let number = ledger.draw().unwrap();
+        let claim = dying.state.claims.try_claim(&[]).unwrap();
+        let mark = ledger.mark(&claim, number, dying.writer.index, MarkKind::Commit);
+        drop((mark.unwrap(), claim));
+        let other = Workspace::open(&root).unwrap();
+        assert!(ledger.horizon().unwrap() < number);
+        // When its log is free as well, all of it is over.
+        drop(dying);
+        assert!(other.recover().is_ok());
+        other.settle().unwrap();
+        assert!(other.state.ledger.horizon().unwrap() >= number);
     }
 }

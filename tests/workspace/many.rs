@@ -212,7 +212,12 @@ fn check(dir: &Path, root: &Path) -> (usize, usize) {
         let there = files.keys().filter(|n| found[**n].contains(id)).count();
         assert!(
             there == 0 || there == files.len(),
-            "{id}: half of it is there"
+            "{id}: half of it is there, number {:?}: {files:?}, in {:?}",
+            acks.get(id),
+            files
+                .keys()
+                .filter(|n| found[**n].contains(id))
+                .collect::<Vec<_>>()
         );
         assert!(
             there > 0 || !acks.contains_key(id),

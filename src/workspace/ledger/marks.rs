@@ -3,7 +3,7 @@
 //! An entry is written by whoever holds its byte, and holds it until the entry is zero again. So an entry
 //! that is not zero, with a byte that nobody holds, is a dead one's.
 
-use super::{FIRST_MARK, Ledger, MARKS, RecoveryLock};
+use super::{FIRST_MARK, Ledger, MARKS, MARKS_BYTE, RecoveryLock};
 use crate::claim::{Claim, Extra};
 use crate::sys::LockKind;
 use crate::{Error, ErrorKind, Result};
@@ -98,7 +98,7 @@ fn offset(entry: usize) -> u64 {
 }
 
 impl Ledger {
-    /// Marks a transaction, before its first record is written. Four calls. Only one thread at a time may do
+    /// Marks a transaction, before its first record is written. Five calls. Only one thread at a time may do
     /// this with a claim.
     ///
     /// # Errors
@@ -112,6 +112,9 @@ impl Ledger {
     ) -> Result<Mark> {
         let content = encode(number, log, kind);
         let _thread = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        // One at a time, so that an entry that is seen as free still is: nobody may hold, not even for a
+        // moment, the byte of one that a dead writer has left, or that one would be taken for alive.
+        let _process = self.moment(MARKS_BYTE)?;
         let table = self.table()?;
         // Not all begin at the same place.
         let first = (number % NUMBER as u64) as usize;
@@ -120,12 +123,8 @@ impl Ledger {
             if table[entry] != [0; LEN] || !claim.try_extra(LockKind::Exclusive, byte(entry))? {
                 continue;
             }
-            // A dead one's may have come between.
-            if self.entry(entry)? == [0; LEN] {
-                self.write(offset(entry), &content)?;
-                return Ok(Mark { entry });
-            }
-            claim.unlock_extra(byte(entry))?;
+            self.write(offset(entry), &content)?;
+            return Ok(Mark { entry });
         }
         Err(Error::of_kind(OP, ErrorKind::Busy)
             .with_source("256 transactions are under way, or were left half done")

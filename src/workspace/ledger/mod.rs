@@ -48,6 +48,7 @@ const FIRST_MARK: u32 = 256;
 /// Bytes of the ledger file that are locked for a moment.
 const COUNTER_BYTE: u64 = 0;
 const HORIZON_BYTE: u64 = 1;
+const MARKS_BYTE: u64 = 2;
 /// How long a moment may last: its holder writes 16 bytes, or waits for a sync.
 const MOMENT: Duration = Duration::from_secs(30);
 
