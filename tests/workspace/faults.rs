@@ -124,7 +124,13 @@ pub(crate) fn check(dir: &Path, old: &Tree, new: &Tree, context: &str) -> bool {
 
 /// With `in_doubt` a sync of the file system may have failed: then the log is not given up before the next
 /// mount.
-fn check_in_doubt(dir: &Path, old: &Tree, new: &Tree, context: &str, in_doubt: bool) -> bool {
+pub(crate) fn check_in_doubt(
+    dir: &Path,
+    old: &Tree,
+    new: &Tree,
+    context: &str,
+    in_doubt: bool,
+) -> bool {
     let workspace = opened(dir, context);
     let now = tree(dir);
     assert!(
