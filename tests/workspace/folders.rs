@@ -147,11 +147,23 @@ fn both_ways_do_the_same_and_only_one_is_a_transaction() {
     }
 }
 
+/// Where the kernel cannot refuse a taken name, an empty folder claims it, which a kill leaves behind.
+fn leaves_a_claim(case: &Case) -> bool {
+    let leaves = case.stays.is_empty() && hook::denied_by_env("renameat2(RENAME_NOREPLACE)");
+    if leaves {
+        crate::common::skipped(case.name, "without RENAME_NOREPLACE its claim may stay");
+    }
+    leaves
+}
+
 #[test]
 fn without_exchange_a_kill_at_any_call_leaves_old_or_new() {
     let top = crate::dir();
     let (mut runs, mut new_ones) = (0, 0);
     for (first, case) in (1..).zip(CASES) {
+        if leaves_a_claim(case) {
+            continue;
+        }
         let (old, new) = states(top.path(), case);
         for side in ["before", "after"] {
             // Others of the calls in each case.
@@ -180,6 +192,9 @@ fn with_exchange_no_name_is_ever_missing() {
         return crate::common::skipped("with_exchange_no_name_is_ever_missing", "no exchange");
     }
     for case in CASES {
+        if leaves_a_claim(case) {
+            continue;
+        }
         let (old, new) = states(top.path(), case);
         for at in (1..).step_by(crate::step(5)) {
             assert!(at < BOUND, "{}: no end", case.name);

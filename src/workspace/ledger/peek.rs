@@ -88,7 +88,13 @@ fn read(dir: &Dir, file: &OwnedFd) -> Result<Peek> {
             Some(claims) => is_held(claims, marks::byte(entry))?,
             None => false,
         };
-        out.marks.push((marks::decode(entry, *content), live));
+        // Its owner may have been done between the two: see `Ledger::dead`.
+        let mut now = [0; marks::LEN];
+        let offset = MARKS + (entry * marks::LEN) as u64;
+        let len = sys::pread(file, &mut now, offset).map_err(|e| fail("pread64", e))?;
+        if live || (len == now.len() && now == *content) {
+            out.marks.push((marks::decode(entry, *content), live));
+        }
     }
     Ok(out)
 }

@@ -19,11 +19,18 @@ pub(super) enum Changed {
     Conflict(Option<Name>),
 }
 
+/// Whether a change takes away the right that others need: an extended attribute of a user can be changed
+/// only by who may write to the file.
+fn is_last(set: &Set) -> bool {
+    matches!(set, Set::Mode { before, after } if before & !after & 0o200 != 0)
+}
+
 impl Work<'_, '_, '_> {
     pub(super) fn change_all(&mut self) -> Result<()> {
-        let changes = &self.mapping.changes;
+        let mut changes: Vec<(usize, &Change)> = self.mapping.changes.iter().enumerate().collect();
+        changes.sort_by_key(|(_, change)| (change.object, is_last(&change.what)));
         let mut open: Option<(ObjectIx, OwnedFd)> = None;
-        for (at, change) in changes.iter().enumerate() {
+        for (at, change) in changes {
             let fd = match open.take() {
                 Some((object, fd)) if object == change.object => Some(fd),
                 _ => self.open_object_to_change(change.object)?,

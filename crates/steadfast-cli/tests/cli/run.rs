@@ -144,7 +144,8 @@ fn its_own_failures_have_codes_of_their_own() {
             "none",
         ),
         (
-            &["run", "--protect", "f", "--", "no-such-command"],
+            // Not by PATH, of which not everybody may search everything.
+            &["run", "--protect", "f", "--", "./no-such-command"],
             127,
             "no-such-command",
         ),
