@@ -19,16 +19,24 @@ pub(super) enum Changed {
     Conflict(Option<Name>),
 }
 
-/// Whether a change takes away the right that others need: an extended attribute of a user can be changed
-/// only by who may write to the file.
-fn is_last(set: &Set) -> bool {
-    matches!(set, Set::Mode { before, after } if before & !after & 0o200 != 0)
+/// The order of the changes of one thing. A change of content or owner clears set-user-id, so the mode comes
+/// after it; an access list sets the group's bits after that. An attribute of class `user` takes the right to
+/// write to the file, which a mode may give or take.
+fn rank(set: &Set) -> u8 {
+    match set {
+        Set::Content { .. } | Set::Owner { .. } => 0,
+        Set::Mode { after, .. } if after & 0o200 != 0 => 1,
+        Set::Xattr { name, .. } if name.starts_with(b"user.") => 2,
+        Set::Mode { .. } => 3,
+        Set::Xattr { .. } => 4,
+        Set::Times { .. } => 5,
+    }
 }
 
 impl Work<'_, '_, '_> {
     pub(super) fn change_all(&mut self) -> Result<()> {
         let mut changes: Vec<(usize, &Change)> = self.mapping.changes.iter().enumerate().collect();
-        changes.sort_by_key(|(_, change)| (change.object, is_last(&change.what)));
+        changes.sort_by_key(|(_, change)| (change.object, rank(&change.what)));
         let mut open: Option<(ObjectIx, OwnedFd)> = None;
         for (at, change) in changes {
             let fd = match open.take() {
