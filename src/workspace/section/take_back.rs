@@ -104,6 +104,20 @@ fn images(ctx: &mut Ctx<'_>, sum: &Sum) -> Result<Vec<(usize, Use)>> {
         let same = now >= *since && is_live(ctx.root, sum, at, live, *since)?;
         out.push((at, if same { Use::Live } else { Use::Copy }));
     }
+    // The names of one file are put back together, or they would be names of two.
+    let live = |at: usize| match &sum.spots()[at].what {
+        What::Image { live, .. } => Some(*live),
+        _ => None,
+    };
+    let copied: Vec<Ident> = (out.iter())
+        .filter(|(_, way)| *way == Use::Copy)
+        .filter_map(|(at, _)| live(*at))
+        .collect();
+    for (at, way) in &mut out {
+        if live(*at).is_some_and(|own| copied.iter().any(|other| other.is(&own))) {
+            *way = Use::Copy;
+        }
+    }
     Ok(out)
 }
 
