@@ -237,7 +237,8 @@ fn a_key_of_the_terminal_reaches_the_command_once_and_it_decides() {
     )
     .unwrap();
     let binary = env!("CARGO_BIN_EXE_steadfast");
-    let line = format!("'{binary}' run --protect f -- sh job");
+    // script(1) gives it to a shell, which would take the key for itself if it stayed in between.
+    let line = format!("exec '{binary}' run --protect f -- sh job");
     let mut script = std::process::Command::new("script");
     script.current_dir(d).args(["-qec", &line, "/dev/null"]);
     let mut child = spawn(&mut script);
