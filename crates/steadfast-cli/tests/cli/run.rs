@@ -240,7 +240,8 @@ fn a_key_of_the_terminal_reaches_the_command_once_and_it_decides() {
     // script(1) gives it to a shell, which would take the key for itself if it stayed in between.
     let line = format!("exec '{binary}' run --protect f -- sh job");
     let mut script = std::process::Command::new("script");
-    script.current_dir(d).args(["-qec", &line, "/dev/null"]);
+    script.current_dir(d).env("SHELL", "/bin/sh");
+    script.args(["-qec", &line, "/dev/null"]);
     let mut child = spawn(&mut script);
     while !d.join("ready").exists() {
         assert!(child.try_wait().unwrap().is_none(), "it ended early");
