@@ -15,7 +15,11 @@ fuzz_target!(|data: &[u8]| {
     let Some((first, text)) = data.split_first() else {
         return;
     };
-    let format = if first % 2 == 0 { Format::Toml } else { Format::Json };
+    let format = if first % 2 == 0 {
+        Format::Toml
+    } else {
+        Format::Json
+    };
     match parse(text, format) {
         Ok(manifest) => {
             for operation in &manifest.operations {
