@@ -60,7 +60,15 @@
 //!   file systems lack is replaced where that is safe, else it is [`ErrorKind::Unsupported`].
 //!
 //! # Features
-//! - `sha256`: expected hashes, as a condition on the old content and a check of the new. Off by default.
+//! None is on by default, and none changes what the others do.
+//!
+//! | feature | what it adds | further crates |
+//! | --- | --- | --- |
+//! | `serde` | reports, receipts, plans, capabilities and errors can be serialized | serde |
+//! | `sha256` | expected hashes, as a condition on the old content and a check of the new | sha2 |
+//!
+//! With `serde`, fields are called as their getters are, and variants are in snake case. Paths are bytes: one
+//! that is not UTF-8 is an object with the text (`path`) and all bytes in hexadecimal (`path_bytes_hex`).
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("steadfast works on Linux only: it is built on renameat2, openat2 and O_TMPFILE");
@@ -79,6 +87,8 @@ pub mod lease;
 pub mod publish;
 #[cfg(target_os = "linux")]
 pub mod root;
+#[cfg(all(target_os = "linux", feature = "serde"))]
+mod serial;
 #[cfg(target_os = "linux")]
 pub mod sys;
 #[cfg(target_os = "linux")]

@@ -5,6 +5,11 @@ use std::fmt;
 
 /// What is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum DamageKind {
     /// The first block of a segment is not the header that it was.
@@ -23,6 +28,7 @@ pub enum DamageKind {
 ///
 /// It is the source ([`std::error::Error::source`]) of an error of kind [`ErrorKind::Corrupt`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Damage {
     /// What is damaged.

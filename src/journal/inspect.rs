@@ -15,6 +15,11 @@ const TRIES: u32 = 32;
 
 /// How a log ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum End {
     /// There is no log.
@@ -34,6 +39,7 @@ pub enum End {
 
 /// One segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SegmentFacts {
     /// Its number, which is its name.
@@ -46,6 +52,7 @@ pub struct SegmentFacts {
 
 /// What a log holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Inspection {
     /// The log's random id, in hexadecimal digits.

@@ -63,6 +63,7 @@ impl<'a> Record<'a> {
 
 /// The sequence numbers of appended records: the first, the last, and those between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Appended {
     /// Of the first record.

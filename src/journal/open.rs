@@ -225,6 +225,7 @@ impl LogOptions {
 
 /// What opening a log found.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Recovered {
     /// The records that are durable and not released, in order.
@@ -239,6 +240,7 @@ pub struct Recovered {
 
 /// A record as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Entry {
     /// Its sequence number.

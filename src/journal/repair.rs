@@ -21,6 +21,7 @@ const OP: &str = "repair log";
 
 /// A frame that was durable, or may have been, and is not part of the repaired log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct GivenUp {
     /// Its sequence number.
@@ -31,6 +32,7 @@ pub struct GivenUp {
 
 /// What a repair did.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Repaired {
     /// What was damaged; `None`: nothing was, and nothing was rewritten.

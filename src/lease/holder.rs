@@ -7,6 +7,11 @@ use std::time::{Duration, SystemTime};
 
 /// How a lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum LeaseMode {
     /// With its holder: the kernel's lock decides.
     Kernel,
@@ -97,6 +102,11 @@ impl std::error::Error for Holder {}
 
 /// Whether a lease is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum LeaseState {
     /// It is held: the kernel's lock is, or its time is not up by the clock of this boot.

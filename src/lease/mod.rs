@@ -78,6 +78,7 @@ const LIST: &str = "list leases";
 
 /// A fencing number. Of two holders of a lease the later one has the higher number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Fence(u64);
 
 impl Fence {

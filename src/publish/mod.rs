@@ -60,6 +60,7 @@ use std::path::PathBuf;
 
 /// What a publication did.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Receipt {
     id: FileId,
     replaced: Option<Metadata>,
@@ -88,6 +89,11 @@ impl Receipt {
 
 /// Something about a successful publication that the caller may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Note {
     /// The replaced file had another owner, which this process may not give; set-user-id was dropped.
@@ -96,6 +102,7 @@ pub enum Note {
     /// those of everybody, and set-group-id was dropped.
     GroupNotKept,
     /// An extended attribute of the replaced file was not kept.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::os_str"))]
     AttributeNotKept(OsString),
     /// The replaced file's access control list could not be kept or not be read; no right was widened.
     AclNotKept,
@@ -117,6 +124,7 @@ pub enum Note {
     /// This many further names (hard links) of a copy became files of their own.
     LinksNotCopied(u64),
     /// A temporary could not be removed after the publication; [`sweep`] removes it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     Left(PathBuf),
 }
 

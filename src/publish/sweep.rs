@@ -57,6 +57,11 @@ impl SweepOptions {
 
 /// Why a temporary was left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Kept {
     /// Its maker lives.
@@ -72,6 +77,7 @@ pub enum Kept {
     /// for a person to look at.
     Displaced,
     /// Removing it failed.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::errno"))]
     Failed(Errno),
 }
 

@@ -11,13 +11,20 @@ use std::sync::{Mutex, PoisonError};
 
 /// Whether something can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Capability {
     /// It was done.
     Yes,
     /// The kernel, the file system or a filter refused it with this errno. `ENOSYS` is a kernel without it or
     /// a filter that pretends so, `EPERM` a filter or a missing right, anything else the file system.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::errno"))]
     No(Errno),
     /// It could not be tried: this errno came in the way (`EACCES`, `EROFS`: nothing can be made here).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::errno"))]
     Unknown(Errno),
 }
 

@@ -8,6 +8,7 @@ use rustix::fs::{StatxAttributes, StatxTimestamp, Timespec};
 /// What identifies a file: device, inode number, and birth time where the file system records one, so that
 /// a recycled inode number is not taken for the same file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FileId {
     /// Device number. It may change over a reboot.

@@ -73,6 +73,7 @@ impl CopyOptions {
 
 /// What [`copy`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Copied {
     /// Regular files copied, further names of the same file not counted.

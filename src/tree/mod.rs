@@ -35,6 +35,7 @@ use std::ops::ControlFlow;
 
 /// How far a long operation has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Progress {
     /// Entries done that are not directories.

@@ -66,6 +66,11 @@ impl RemoveOptions {
 
 /// How mounts were told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum MountCheck {
     /// There was no directory to check, or the caller did not ask.
@@ -79,6 +84,7 @@ pub enum MountCheck {
 
 /// What [`remove`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Removed {
     /// Entries removed that were not directories. What somebody else removed meanwhile is not counted.

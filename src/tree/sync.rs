@@ -31,6 +31,7 @@ pub enum SyncStrategy {
 
 /// What [`sync`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Synced {
     /// Files synced one by one.

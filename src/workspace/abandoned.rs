@@ -22,6 +22,11 @@ const LONGEST: usize = 16 << 20;
 
 /// What becomes of the new things that were to get a name and do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Abandon {
     /// They are kept beside, and each is a conflict that can be resolved.

@@ -20,6 +20,7 @@ const ROUNDS: u32 = 8;
 
 /// What became of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Receipt {
     pub(super) number: u64,

@@ -61,9 +61,15 @@ impl FromStr for ConflictId {
 
 /// What the transaction wants at the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Ours {
     /// This, which is kept in the state folder under this path (beneath the root).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     Kept(PathBuf),
     /// Nothing: the name was to be removed, or to be moved away.
     Nothing,
@@ -73,6 +79,11 @@ pub enum Ours {
 
 /// What somebody else has put at the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Theirs {
     /// Nothing: it was removed, or its directory was.

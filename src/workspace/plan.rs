@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Its text has one line for each step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Plan {
     /// The steps: names in the order of their paths, then what stays in place and is changed. All of them
@@ -23,9 +24,11 @@ pub struct Plan {
 
 /// One change of a [`Plan`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Step {
     /// What is about it, beneath the root, as it is called afterwards.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     pub path: PathBuf,
     /// What happens.
     pub kind: StepKind,
@@ -33,6 +36,11 @@ pub struct Step {
 
 /// What happens in one [`Step`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum StepKind {
     /// Something new gets a free name.
@@ -44,6 +52,7 @@ pub enum StepKind {
     /// What is at `from` gets this name.
     Move {
         /// Its path before.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
         from: PathBuf,
         /// Whether something else goes for it.
         replaces: bool,
@@ -51,6 +60,7 @@ pub enum StepKind {
     /// What is here and what is at `with` change places.
     Exchange {
         /// The other path.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
         with: PathBuf,
     },
     /// The permission bits become these.
@@ -65,8 +75,10 @@ pub enum StepKind {
     /// The time of modification, of access, or both are set.
     Times,
     /// The extended attribute of this name is set.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::os_str"))]
     SetXattr(OsString),
     /// The extended attribute of this name is removed.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::os_str"))]
     RemoveXattr(OsString),
     /// The content is written over in place.
     WriteInPlace {
@@ -79,6 +91,11 @@ pub enum StepKind {
 
 /// What a name stands for, in a [`Step`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Thing {
     /// A regular file.
@@ -91,11 +108,16 @@ pub enum Thing {
     /// A symlink.
     Symlink {
         /// Its text, if it is new.
+        #[cfg_attr(
+            feature = "serde",
+            serde(serialize_with = "crate::serial::path_option")
+        )]
         target: Option<PathBuf>,
     },
     /// A further name of a file.
     Link {
         /// One of the names that it has already, as it is called afterwards.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
         of: PathBuf,
     },
     /// A FIFO, socket or device.

@@ -34,6 +34,7 @@ const LONGEST: usize = 1 << 30;
 
 /// What a recovery did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[must_use]
 pub struct Recovery {
     finished: Vec<u64>,

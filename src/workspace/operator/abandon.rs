@@ -25,6 +25,7 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// What was given up of a transaction: [`abandon`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Abandoned {
     /// Its number.
@@ -41,9 +42,11 @@ pub struct Abandoned {
 
 /// One name, or one change of a thing that stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct AbandonedStep {
     /// The path beneath the root.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     pub path: PathBuf,
     /// What the transaction does there, in words.
     pub what: String,

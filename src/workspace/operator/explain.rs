@@ -16,6 +16,7 @@ const OP: &str = "explain transaction";
 
 /// What a transaction or section is about: [`explain`].
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Explanation {
     /// Its number.
@@ -32,9 +33,11 @@ pub struct Explanation {
 
 /// One name that a transaction is about, or one change of a thing that stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ExplainedStep {
     /// The path beneath the root.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     pub path: PathBuf,
     /// What the transaction does there, in words.
     pub what: String,
@@ -46,6 +49,11 @@ pub struct ExplainedStep {
 
 /// What is at a name now, seen from a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Now {
     /// What the transaction wants: it is done.

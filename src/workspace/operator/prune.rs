@@ -73,15 +73,18 @@ impl PruneOptions {
 
 /// What was removed, or would be: [`prune`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Pruned {
     /// Private things of dead processes, beneath the root.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::paths"))]
     pub litter: Vec<PathBuf>,
     /// Indices of logs.
     pub logs: Vec<u32>,
     /// How many idempotency keys.
     pub keys: u64,
     /// What repairs had set aside, beneath the root.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::paths"))]
     pub set_aside: Vec<PathBuf>,
     /// The length of the files among all these, in bytes.
     pub bytes: u64,

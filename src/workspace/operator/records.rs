@@ -13,6 +13,7 @@ const OP: &str = "read log of workspace";
 
 /// The records of one log that are not released.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LogRecords {
     /// The log's index.
@@ -29,6 +30,7 @@ pub struct LogRecords {
 
 /// One record of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LogRecord {
     /// Its number in its log.
@@ -38,12 +40,17 @@ pub struct LogRecord {
     /// The number of its transaction or section.
     pub number: u64,
     /// When it was written, if it says so.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::serial::time_option")
+    )]
     pub time: Option<SystemTime>,
     /// The caller's text for people, if it has any.
     pub label: String,
     /// What it says: the steps of a transaction, the name of a phase; or why it cannot be read.
     pub summary: Vec<String>,
     /// The paths it is about, beneath the root.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::paths"))]
     pub paths: Vec<PathBuf>,
     /// It cannot be read.
     pub damaged: bool,

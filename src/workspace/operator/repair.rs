@@ -31,12 +31,14 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// What a repair of a workspace did: [`repair`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Repaired {
     /// `format` was missing or damaged, and was written anew, with a new id. Whether the workspace is a copy
     /// is not known any more.
     pub format: bool,
     /// Folders that were missing, or something else, and were made.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::paths"))]
     pub folders: Vec<PathBuf>,
     /// The ledger was missing or damaged, and was rebuilt.
     pub ledger: Option<RebuiltLedger>,
@@ -46,14 +48,17 @@ pub struct Repaired {
     /// stays.
     pub unreadable: Vec<u64>,
     /// Damaged files of conflicts, and damaged decisions to give something up.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::paths"))]
     pub notes: Vec<PathBuf>,
     /// Where the damaged bytes are now, beneath the root: nothing removes them but
     /// [`prune`](super::prune) when it is told to.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::paths"))]
     pub set_aside: Vec<PathBuf>,
 }
 
 /// A ledger that was rebuilt from the logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RebuiltLedger {
     /// Work with this number or a lower one is known to be in place. What is above it and in a log is looked
@@ -65,6 +70,7 @@ pub struct RebuiltLedger {
 
 /// A log that was repaired.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RepairedLog {
     /// Its index.

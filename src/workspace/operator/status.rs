@@ -26,6 +26,7 @@ const OP: &str = "read status of workspace";
 
 /// What is open in a workspace, and what is wrong with it: [`status`].
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Status {
     /// The random id of the workspace; `None`: its `format` cannot be read.
@@ -56,11 +57,13 @@ pub struct Status {
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Problem {
     /// Of what sort.
     pub kind: ErrorKind,
     /// What it is about, beneath the root.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     pub path: PathBuf,
     /// The problem in words.
     pub what: String,
@@ -68,6 +71,7 @@ pub struct Problem {
 
 /// One log and its writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct WriterStatus {
     /// The log's index.
@@ -84,6 +88,11 @@ pub struct WriterStatus {
 
 /// How far a transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum TransactionState {
     /// A living process is about to commit it.
@@ -102,6 +111,7 @@ pub enum TransactionState {
 
 /// A transaction that is not known to be durable in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TransactionStatus {
     /// Its number.
@@ -109,17 +119,23 @@ pub struct TransactionStatus {
     /// The caller's text for people.
     pub label: String,
     /// When it was committed; `None`: it is not, or its record cannot be read.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::serial::time_option")
+    )]
     pub time: Option<SystemTime>,
     /// How far it is.
     pub state: TransactionState,
     /// The index of its log.
     pub writer: u32,
     /// The paths it is about, beneath the root.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::paths"))]
     pub paths: Vec<PathBuf>,
 }
 
 /// A protected section that is not over.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SectionStatus {
     /// Its number.
@@ -127,6 +143,10 @@ pub struct SectionStatus {
     /// The caller's text for people.
     pub label: String,
     /// When it began, if that can be read.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::serial::time_option")
+    )]
     pub time: Option<SystemTime>,
     /// The last phase that it reached.
     pub phase: Option<String>,
@@ -138,9 +158,11 @@ pub struct SectionStatus {
 
 /// What is in a private folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FolderStatus {
     /// The folder beneath the root.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     pub path: PathBuf,
     /// Things that somebody alive, a record or a conflict needs.
     pub owned: u64,

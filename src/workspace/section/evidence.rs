@@ -13,26 +13,34 @@ const OP: &str = "take evidence";
 
 /// Facts about one path, taken by [`Section::evidence`](super::Section::evidence).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Evidence {
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     pub(super) path: PathBuf,
     pub(super) seen: Option<Seen>,
 }
 
 /// Facts about what was at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Seen {
     /// What it is.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::file_type"))]
     pub kind: FileType,
     /// Length in bytes.
     pub len: u64,
     /// Permission bits, set-user-id and the like included.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::mode"))]
     pub mode: Mode,
     /// Owner.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::uid"))]
     pub uid: Uid,
     /// Group.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::gid"))]
     pub gid: Gid,
     /// Last change of content.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::time"))]
     pub modified: SystemTime,
     /// Inode number.
     pub inode: u64,

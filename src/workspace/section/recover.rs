@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 /// What recovery found of one section.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SectionReport {
     number: u64,
     label: String,
@@ -33,6 +34,11 @@ pub struct SectionReport {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 enum Outcome {
     TakenBack,
     Finished,
@@ -82,8 +88,10 @@ impl SectionReport {
 
 /// A section that nobody could take back yet. Its paths are closed to transactions and sections.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct OpenSection {
     number: u64,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::raw_paths"))]
     paths: Vec<Vec<u8>>,
     why: StillOpen,
 }
@@ -112,6 +120,11 @@ impl OpenSection {
 
 /// Why a section could not be taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum StillOpen {
     /// It has resources for which this process registered no hook of this name. Nothing was touched.
@@ -119,6 +132,7 @@ pub enum StillOpen {
     /// The hook of this name has failed, and what it said.
     HookFailed(String, String),
     /// What is to be put back at this path, or its directory, is not to be found.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     Lost(PathBuf),
     /// A call has failed.
     Failed(String),
