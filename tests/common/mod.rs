@@ -45,6 +45,24 @@ pub(crate) fn dir() -> tempfile::TempDir {
     tempfile::tempdir_in(base).unwrap()
 }
 
+/// As [`dir`], but if none is named, in memory: for thousands of runs that sync what they wrote, where what fails
+/// or is left is the same on every file system.
+#[allow(dead_code)]
+pub(crate) fn memory_dir() -> tempfile::TempDir {
+    if std::env::var_os("STEADFAST_TEST_DIR").is_none()
+        && let Ok(dir) = tempfile::tempdir_in("/dev/shm")
+    {
+        return dir;
+    }
+    dir()
+}
+
+/// Whether to take the time for everything.
+#[allow(dead_code)]
+pub(crate) fn long() -> bool {
+    std::env::var_os("STEADFAST_LONG").is_some()
+}
+
 /// Whether the environment switches system calls off (see `steadfast::sys::hook`).
 #[allow(dead_code)]
 pub(crate) fn switched_off() -> bool {
@@ -55,10 +73,9 @@ pub(crate) fn switched_off() -> bool {
 /// it gets to none of them, it does what it does without that, and was put to every test there.
 #[allow(dead_code)]
 pub(crate) fn concerned(calls: &[&str]) -> bool {
-    let long = std::env::var_os("STEADFAST_LONG").is_some();
     // That openat2 is not to be had is remembered, so that it is not among the calls of a walk.
     let walks = hook::denied_by_env("openat2");
-    long || !switched_off() || walks || calls.iter().any(|call| hook::denied_by_env(call))
+    long() || !switched_off() || walks || calls.iter().any(|call| hook::denied_by_env(call))
 }
 
 /// Says that a test, or a part of one, did not run. Past the test harness, which keeps what a test prints to

@@ -1,5 +1,6 @@
 //! What the tests of the log share: directories, images of logs, records by number.
 
+pub(crate) use crate::common::long;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -107,9 +108,4 @@ pub(crate) fn materialise(image: &Image) -> tempfile::TempDir {
 /// How many of these calls are among those seen.
 pub(crate) fn count(seen: &[&str], call: &str) -> usize {
     seen.iter().filter(|c| **c == call).count()
-}
-
-/// Whether the long forms are asked for.
-pub(crate) fn long() -> bool {
-    std::env::var_os("STEADFAST_LONG").is_some()
 }

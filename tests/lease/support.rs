@@ -1,6 +1,7 @@
 //! What the tests of leases share.
 
 use crate::common::FOREVER;
+pub(crate) use crate::common::long;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,10 +28,6 @@ pub(crate) fn take(leases: &Leases, name: &str) -> Lease {
 
 pub(crate) fn kind<T: std::fmt::Debug>(result: steadfast::Result<T>) -> ErrorKind {
     result.unwrap_err().kind()
-}
-
-pub(crate) fn long() -> bool {
-    std::env::var_os("STEADFAST_LONG").is_some()
 }
 
 /// A machine whose clock says this many seconds.

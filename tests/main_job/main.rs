@@ -8,6 +8,7 @@
 mod common;
 mod site;
 
+use common::{long, memory_dir as dir};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use site::{Random, Site, VERSION, content, temporaries, version_of};
@@ -29,21 +30,6 @@ const NEXT: &str = "next";
 const KEPT: &str = "kept";
 const FILES: usize = 2000;
 const READERS: u64 = 3;
-
-/// A fresh directory on the file system under test. If none is named, in memory, where thousands of files are
-/// made in a moment.
-fn dir() -> tempfile::TempDir {
-    if std::env::var_os("STEADFAST_TEST_DIR").is_none()
-        && let Ok(dir) = tempfile::tempdir_in("/dev/shm")
-    {
-        return dir;
-    }
-    common::dir()
-}
-
-fn long() -> bool {
-    std::env::var_os("STEADFAST_LONG").is_some()
-}
 
 /// Two sites that share few names; even versions are of the one, odd ones of the other.
 fn sites() -> [Site; 2] {

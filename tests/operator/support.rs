@@ -1,6 +1,7 @@
 //! Workspaces made by children that are killed, and trees as values.
 
-use crate::common::{self, spawn};
+use crate::common::spawn;
+pub(crate) use crate::common::{long, memory_dir as dir};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -19,21 +20,6 @@ const SIGKILL: i32 = 9;
 pub(crate) const NOBODY: u32 = 65534;
 /// More calls than any job makes.
 pub(crate) const BOUND: u64 = 3000;
-
-pub(crate) fn long() -> bool {
-    std::env::var_os("STEADFAST_LONG").is_some()
-}
-
-/// A fresh directory on the file system under test; if none is named, in memory.
-pub(crate) fn dir() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if std::env::var_os("STEADFAST_TEST_DIR").is_none()
-        && let Ok(dir) = tempfile::tempdir_in(memory)
-    {
-        return dir;
-    }
-    common::dir()
-}
 
 pub(crate) fn root(dir: &Path) -> Root {
     Root::open(dir).unwrap()

@@ -1,5 +1,6 @@
 //! What all of these tests use.
 
+pub(crate) use crate::common::long;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::fmt::Write as _;
@@ -81,10 +82,6 @@ pub(crate) fn has_openat2() -> bool {
 /// Whether [`Who::Kernel`] can be asked: neither that nor the environment hides it from the library.
 pub(crate) fn kernel_answers() -> bool {
     has_openat2() && !steadfast::sys::hook::denied_by_env("openat2")
-}
-
-pub(crate) fn long() -> bool {
-    std::env::var_os("STEADFAST_LONG").is_some_and(|v| v == "1")
 }
 
 /// Bytes as a string that can be read and, between quotes, compiled.

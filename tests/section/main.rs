@@ -16,22 +16,7 @@ mod random;
 mod scenes;
 mod support;
 
-/// A fresh directory on the file system under test. If none is named, in memory: thousands of runs sync what
-/// they wrote, and what a kill leaves is the same on every file system.
-fn dir() -> tempfile::TempDir {
-    let memory = std::path::Path::new("/dev/shm");
-    if std::env::var_os("STEADFAST_TEST_DIR").is_none()
-        && let Ok(dir) = tempfile::tempdir_in(memory)
-    {
-        return dir;
-    }
-    common::dir()
-}
-
-/// Whether to take the time for everything.
-fn long() -> bool {
-    std::env::var_os("STEADFAST_LONG").is_some()
-}
+use common::{long, memory_dir as dir};
 
 /// Every how many calls something is tried: each in the long form, fewer where this is one of many runs.
 fn step(usually: u64) -> u64 {

@@ -21,10 +21,7 @@ mod refused;
 mod scripts;
 mod tree;
 
-/// Whether to take the time for everything.
-fn long() -> bool {
-    std::env::var_os("STEADFAST_LONG").is_some()
-}
+use common::long;
 
 /// Whether this is one of many runs, each on another file system or with other system calls switched off.
 fn one_of_many() -> bool {

@@ -31,6 +31,16 @@ impl At {
             _ => Err(Stop::Call(call, otherwise)),
         }
     }
+
+    /// The name of a directory that is to go, or what the kernel answers for what is none.
+    pub(super) fn directory(&self, call: &'static str) -> Done<&Name> {
+        match &self.last {
+            Last::Normal(name) => Ok(name),
+            Last::Dot => Err(Stop::Call(call, Errno::INVAL)),
+            Last::DotDot => Err(Stop::Call(call, Errno::NOTEMPTY)),
+            Last::Root => Err(Stop::Call(call, Errno::BUSY)),
+        }
+    }
 }
 
 /// A walk along one path.

@@ -337,12 +337,7 @@ impl View<'_> {
         const CALL: &str = "unlinkat(AT_REMOVEDIR)";
         let refuse = |e| Err(Stop::Call(CALL, e));
         let at = self.target(path)?;
-        let name = match &at.last {
-            Last::Normal(name) => name,
-            Last::Dot => return refuse(Errno::INVAL),
-            Last::DotDot => return refuse(Errno::NOTEMPTY),
-            Last::Root => return refuse(Errno::BUSY),
-        };
+        let name = at.directory(CALL)?;
         let entry = self.used_entry(at.dir, name)?;
         let ix = entry.now.ok_or(Stop::Call(CALL, Errno::NOENT))?;
         if self.inodes[ix].kind != Kind::Dir {
@@ -363,12 +358,7 @@ impl View<'_> {
         const CALL: &str = "unlinkat(AT_REMOVEDIR)";
         let refuse = |e| Err(Stop::Call(CALL, e));
         let at = self.target(path)?;
-        let name = match &at.last {
-            Last::Normal(name) => name,
-            Last::Dot => return refuse(Errno::INVAL),
-            Last::DotDot => return refuse(Errno::NOTEMPTY),
-            Last::Root => return refuse(Errno::BUSY),
-        };
+        let name = at.directory(CALL)?;
         let entry = self.used_entry(at.dir, name)?;
         match entry.now.map(|ix| self.inodes[ix].kind) {
             None => return refuse(Errno::NOENT),
