@@ -45,8 +45,8 @@ pub(crate) fn dir() -> tempfile::TempDir {
     tempfile::tempdir_in(base).unwrap()
 }
 
-/// As [`dir`], but if none is named, in memory: for thousands of runs that sync what they wrote, where what fails
-/// or is left is the same on every file system.
+/// As [`dir`], but if none is named, in memory: thousands of runs sync what they wrote, and what fails or is
+/// left is the same on every file system.
 #[allow(dead_code)]
 pub(crate) fn memory_dir() -> tempfile::TempDir {
     if std::env::var_os("STEADFAST_TEST_DIR").is_none()
