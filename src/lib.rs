@@ -105,7 +105,12 @@ pub use error::{DiskState, Error, ErrorKind, Result};
 #[cfg(target_os = "linux")]
 pub use root::{Backend, Capabilities, Dir, Name, Root, RootOptions, Scope};
 
-// The README's example is compiled and run with the others.
+// The README's examples are compiled and run with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+// And what we say to those who come from elsewhere.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/migration.md")]
+struct Migration;
