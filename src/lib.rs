@@ -66,12 +66,22 @@
 //! | --- | --- | --- |
 //! | `serde` | reports, receipts, plans, capabilities and errors can be serialized | serde |
 //! | `sha256` | expected hashes, as a condition on the old content and a check of the new | sha2 |
+//! | `tracing` | a span for each operation, and in it an event for each sync | tracing |
 //!
 //! With `serde`, fields are called as their getters are, and variants are in snake case. Paths are bytes: one
 //! that is not UTF-8 is an object with the text (`path`) and all bytes in hexadecimal (`path_bytes_hex`).
+//!
+//! With `tracing`, spans are of level `DEBUG` and target `steadfast`: "publish file", "commit transaction"
+//! and so on. Each fsync(2), fdatasync(2) and syncfs(2) is an event of target `steadfast::sync` with the
+//! `call` and the `micros` that it took, at level `DEBUG`; a failed one, with its `errno`, at level `WARN`.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("steadfast works on Linux only: it is built on renameat2, openat2 and O_TMPFILE");
+
+// First, so that its macro is known to the others.
+#[cfg(target_os = "linux")]
+#[macro_use]
+mod trace;
 
 #[cfg(target_os = "linux")]
 pub mod claim;

@@ -144,6 +144,7 @@ impl Claims {
     /// # Errors
     /// As [`try_claim`](Self::try_claim); [`ErrorKind::Busy`] when the time is up.
     pub fn claim(&self, wants: &[Want], wait: Duration) -> Result<Claim> {
+        operation!("claim", paths = wants.len());
         again_until(wait, || self.try_claim(wants))
     }
 }
@@ -225,6 +226,7 @@ impl Claim {
     /// # Errors
     /// As [`try_extend`](Self::try_extend).
     pub fn extend(&mut self, wants: &[Want], wait: Duration) -> Result<()> {
+        operation!("claim", paths = wants.len());
         again_until(wait, || self.try_extend(wants))
     }
 }

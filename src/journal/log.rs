@@ -183,6 +183,7 @@ impl Log {
     /// [`ErrorKind::Poisoned`]: it failed before. [`ErrorKind::InvalidInput`]: no such number was
     /// given out.
     pub fn sync(&self, seq: u64) -> Result<()> {
+        operation!("sync log", seq = seq);
         const OP: &str = "sync log";
         if seq > self.group.lock().work.last() {
             return Err(Error::of_kind(OP, ErrorKind::InvalidInput)
@@ -197,6 +198,7 @@ impl Log {
     /// # Errors
     /// Those of both.
     pub fn append_durable(&self, records: &[Record<'_>]) -> Result<Appended> {
+        operation!("append to log", records = records.len());
         let appended = self.append(records)?;
         self.commit(appended.last, "append to log")?;
         Ok(appended)
@@ -248,6 +250,7 @@ impl Log {
     /// # Errors
     /// Those of [`sync`](Self::sync). The records that were durable before remain so.
     pub fn close(self) -> Result<()> {
+        operation!("close log");
         const OP: &str = "close log";
         let last = self.group.lock().work.last();
         if self.closed_before && last == self.found {

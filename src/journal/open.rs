@@ -90,6 +90,7 @@ impl LogOptions {
     ///
     /// Needs open-file-description locks (Linux 3.15).
     pub fn open(self, dir: Dir) -> Result<(Log, Recovered)> {
+        operation!("open log");
         let lock = lock(&dir, OP)?;
         let listing = segment::list(&dir, OP)?;
         let heads = read_heads(&dir, &listing, true, OP)?;

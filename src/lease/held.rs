@@ -153,6 +153,7 @@ impl Lease {
     /// [`DiskState::Indeterminate`](crate::DiskState::Indeterminate): the lease lasts as long as
     /// before, and others may see it last longer.
     pub fn renew(&self) -> Result<()> {
+        operation!("renew lease");
         let spot = self.spot.during("renew lease");
         let Held::Time(timed) = &self.held else {
             return self.check().map_err(|e| e.with_operation("renew lease"));
@@ -244,6 +245,7 @@ impl Lease {
     /// As [`check`](Self::check) for a lease with a ttl: it was not held to the end. Else as
     /// pwrite(2) and fcntl(2). The lease is not held any more in any case.
     pub fn release(mut self) -> Result<()> {
+        operation!("release lease");
         let spot = self.spot.during("release lease");
         match std::mem::replace(&mut self.held, Held::No) {
             Held::Kernel(locked) => {

@@ -63,6 +63,7 @@ impl LeaseOptions {
     /// [`DiskState::Indeterminate`](crate::DiskState::Indeterminate) a number may be used up, and a
     /// lease with a ttl be seen as held until that is over.
     pub fn try_acquire(&self, leases: &Leases, name: impl AsRef<[u8]>) -> Result<Lease> {
+        operation!("acquire lease");
         take::take(&leases.shared, name.as_ref(), self)
     }
 

@@ -178,12 +178,14 @@ impl<'r> Batch<'r> {
     /// not durably), it and those after it are not. [`ErrorKind::Poisoned`]: a wave
     /// failed earlier, as an error of [`write`](Self::write) said.
     pub fn commit(mut self) -> Result<Vec<Receipt>> {
+        operation!("publish batch");
         self.publish_wave()?;
         self.sync_dirs()?;
         Ok(std::mem::take(&mut self.receipts))
     }
 
     fn publish_wave(&mut self) -> Result<()> {
+        operation!("publish wave", files = self.staged.len());
         if self.failed {
             let state = match self.receipts.is_empty() {
                 true => DiskState::Unchanged,

@@ -51,6 +51,7 @@ impl FolderOptions {
         watch: &mut Watch<'_>,
     ) -> Result<Receipt> {
         let (from, to) = (from.as_ref(), to.as_ref());
+        operation!("publish existing", from = from, to = to);
         self.move_into_place(from_root, from, to_root, to, watch)
             .map_err(|e| {
                 // Errors of the target name it already; both are wanted.
@@ -134,6 +135,7 @@ impl FolderOptions {
         watch: &mut Watch<'_>,
     ) -> Result<Receipt> {
         let (from, to) = (from.as_ref(), to.as_ref());
+        operation!("publish copy", from = from, to = to);
         let source = Source::find(from_root, from)?;
         let done = if source.kind() == FileType::Directory {
             self.copy_folder(&source, to_root, to, options, watch)

@@ -369,6 +369,7 @@ impl PendingFolder<'_> {
         mut self,
         stop: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Receipt> {
+        operation!("publish folder", path = self.staged.shown);
         match self.try_commit(stop) {
             Ok(receipt) => Ok(receipt),
             Err(error) => {

@@ -264,6 +264,7 @@ impl FileOptions {
     /// `early`: look for a taken name before anything is written, so that a long stream is not refused at
     /// its end.
     fn start<'r>(&self, root: &'r Root, path: &Path, early: bool) -> Result<PendingFile<'r>> {
+        operation!("begin file", path = path);
         if let Some(mode) = self.parents
             && let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty())
         {

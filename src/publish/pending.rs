@@ -80,6 +80,7 @@ impl<'r> PendingFile<'r> {
     /// [`DiskState::Published`](crate::DiskState::Published) the new file is visible, but the directory
     /// could not be synced.
     pub fn commit(self) -> Result<Receipt> {
+        operation!("publish file", path = self.to.shown);
         let ready = self.prepare()?;
         let synced = ready.sync_content();
         ready.publish_if(synced)

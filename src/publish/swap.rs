@@ -47,6 +47,7 @@ pub fn swap(
     durability: Durability,
 ) -> Result<()> {
     let (a, b) = (a.as_ref(), b.as_ref());
+    operation!("swap", a = a, b = b);
     let named = |e: Error| e.with_path(a).with_other(b);
     let locate = |root, path: &Path| {
         Root::target(root, path.as_os_str().as_bytes(), Access::Sync)

@@ -113,6 +113,7 @@ impl SweepReport {
 /// temporaries were removed before. What happens to a single temporary is in the report.
 pub fn sweep(root: &Root, path: impl AsRef<Path>, options: &SweepOptions) -> Result<SweepReport> {
     let path = path.as_ref();
+    operation!("sweep", path = path);
     let fail = |e| resolve_error(SWEEP, e, path);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let fd = root

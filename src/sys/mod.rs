@@ -84,7 +84,7 @@ pub(crate) fn call<T>(name: &'static str, f: impl FnOnce() -> Result<T>) -> Resu
     }
 }
 
-/// [`call`] of one of the calls that make `fd` durable.
+/// [`call`] of one of the calls that make `fd` durable. With the feature `tracing` they are told of.
 #[inline(always)]
 pub(crate) fn call_on<T>(
     name: &'static str,
@@ -92,13 +92,20 @@ pub(crate) fn call_on<T>(
     f: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     #[cfg(feature = "_hook")]
-    {
-        hook::pass_on(name, fd, f)
-    }
+    let made = || hook::pass_on(name, fd, f);
     #[cfg(not(feature = "_hook"))]
+    let made = {
+        let _ = fd;
+        f
+    };
+    #[cfg(feature = "tracing")]
     {
-        let _ = (name, fd);
-        f()
+        crate::trace::sync(name, made)
+    }
+    #[cfg(not(feature = "tracing"))]
+    {
+        let _ = name;
+        made()
     }
 }
 

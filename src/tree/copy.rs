@@ -149,6 +149,7 @@ pub fn copy_watched(
     options: &CopyOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Copied> {
+    operation!("copy tree", from = from_name, to = to_name);
     let walk = Walk::new(from.as_fd(), from_name)?;
     Work::new(to.as_fd(), to_name, options, watch).run(walk, None)
 }

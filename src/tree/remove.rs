@@ -139,6 +139,7 @@ pub(super) fn remove_at(
     options: &RemoveOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Removed> {
+    operation!("remove tree", name = name);
     let mut remover = Remover {
         chain: Chain::new(parent),
         same_mount: options.same_mount,

@@ -71,6 +71,7 @@ pub fn sync_watched(
     strategy: SyncStrategy,
     watch: &mut Watch<'_>,
 ) -> Result<Synced> {
+    operation!("sync tree", strategy = strategy);
     let dir = dir.as_fd();
     let done = match strategy {
         SyncStrategy::WholeFileSystem => whole(dir, Synced::default()),

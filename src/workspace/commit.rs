@@ -82,6 +82,10 @@ pub(super) fn plan(tx: &Transaction<'_>) -> Result<Plan> {
 }
 
 pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
+    operation!(
+        "commit transaction",
+        label = String::from_utf8_lossy(&tx.label)
+    );
     tx.workspace.ready()?;
     let draft = claimed_draft(&mut tx)?;
     commit_draft(tx, draft)

@@ -377,6 +377,7 @@ impl Workspace {
     /// Else as [`Transaction::commit`](super::Transaction::commit); the conflict stays if it is not
     /// committed.
     pub fn resolve(&self, id: ConflictId, resolution: &Resolution) -> Result<u64> {
+        operation!("resolve conflict", id = id);
         let all = list(&self.state)?;
         let Some(conflict) = all.into_iter().find(|c| c.id == id) else {
             return Err(Error::of_kind(RESOLVE, ErrorKind::NotFound)

@@ -120,6 +120,7 @@ impl Workspace {
     /// [`ErrorKind::Poisoned`]: open the workspace again. Those of changing names, with
     /// [`DiskState::Committed`]: what stands against a transaction still does.
     pub fn recover(&self) -> Result<Recovery> {
+        operation!("recover workspace");
         let (done, error) = self.retry()?;
         match error {
             Some(error) => Err(error),
@@ -153,6 +154,7 @@ impl Workspace {
     /// stays committed in the logs, and new transactions go on as long as there is room for them; only
     /// mounting the file system anew, and opening the workspace then, ends it. Those of fdatasync(2).
     pub fn settle(&self) -> Result<()> {
+        operation!("settle workspace");
         self.ready()?;
         self.checkpoint()
     }
@@ -176,6 +178,7 @@ impl Workspace {
     /// # Errors
     /// As [`settle`](Self::settle). Nothing is lost: the next open does what could not be done.
     pub fn close(self) -> Result<()> {
+        operation!("close workspace");
         self.ready()?;
         if self.lock().bytes > 0 {
             self.checkpoint()?;

@@ -52,6 +52,7 @@ impl Workspace {
     /// ```
     pub fn swap(&self, a: impl AsRef<Path>, b: impl AsRef<Path>) -> Result<Receipt> {
         let (a, b) = (a.as_ref(), b.as_ref());
+        operation!("swap in workspace", a = a, b = b);
         let named = |e: Error| e.with_operation(SWAP).with_default_path(a);
         self.ready().map_err(named)?;
         let mut tx = self.begin();
@@ -115,6 +116,7 @@ impl Workspace {
         watch: &mut Watch<'_>,
     ) -> Result<Receipt> {
         let (from, to) = (from.as_ref(), to.as_ref());
+        operation!("publish in workspace", from = from, to = to);
         let named = |e: Error| e.with_operation(PUBLISH).with_default_path(from);
         if options.symlink == SymlinkPolicy::Follow {
             return Err(named(Error::of_kind(PUBLISH, ErrorKind::InvalidInput))

@@ -109,6 +109,7 @@ impl WorkspaceOptions {
     ///
     /// Needs Linux 3.15 for its locks (fcntl(2), `F_OFD_SETLK`). See the [module](super) for file systems.
     pub fn open(self, root: &Root) -> Result<Workspace> {
+        operation!("open workspace");
         let root = root.try_clone()?;
         let mut state = State::open(&root, self.create)?;
         let (recovered, writer) = recover::on_open(&root, &mut state, &self)?;

@@ -73,6 +73,7 @@ pub struct AbandonedStep {
 /// # After a crash
 /// It was given up or not; if it was, opening the workspace does the rest, and so does calling this again.
 pub fn abandon(root: &Root, number: u64, how: Abandon) -> Result<Abandoned> {
+    operation!("abandon transaction", number = number);
     let state = State::open(root, false).map_err(|e| e.with_operation(OP))?;
     if state.is_copy() {
         return Err(Error::of_kind(OP, ErrorKind::Changed)

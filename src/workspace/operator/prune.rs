@@ -108,6 +108,7 @@ impl Pruned {
 /// # After a crash
 /// What was not removed is removed the next time.
 pub fn prune(root: &Root, options: &PruneOptions) -> Result<Pruned> {
+    operation!("prune workspace");
     // What that leaves is to be removed; and what is damaged is not for removal but for repair.
     let workspace = match options.dry_run {
         true => None,

@@ -116,6 +116,7 @@ impl Repaired {
 /// # After a crash
 /// Each thing is as it was or repaired. Calling it again goes on.
 pub fn repair(root: &Root) -> Result<Repaired> {
+    operation!("repair workspace");
     let look = Look::open(root, OP)?;
     state::check(root, &look.dir)
         .map(drop)

@@ -114,6 +114,7 @@ impl Workspace {
     /// # Errors
     /// [`ErrorKind::Busy`]: 256 transactions and sections are under way. Those of opening a log.
     pub fn section(&self, label: &str) -> Result<Section<'_>> {
+        operation!("begin section", label = label);
         self.ready()?;
         let (writer, _) = writers::open_own(&self.state, self.options.log)?;
         let ledger = &self.state.ledger;
@@ -173,6 +174,7 @@ impl<'w> Section<'w> {
     /// already. Those of [`tree::copy`](crate::tree::copy); owner and attributes that could not be put back
     /// are an error here. Nothing is changed then, and the section can go on.
     pub fn protect<P: AsRef<Path>>(&mut self, paths: impl IntoIterator<Item = P>) -> Result<()> {
+        operation!("protect");
         self.usable()?;
         let paths: Vec<PathBuf> = (paths.into_iter()).map(|p| p.as_ref().to_owned()).collect();
         protect::protect(self, &paths)
@@ -293,6 +295,7 @@ impl<'w> Section<'w> {
     /// end not be recorded. With [`DiskState::Committed`]: it is decided, and the rest is done by whoever
     /// comes next. With [`DiskState::Indeterminate`]: opening the workspace again tells which.
     pub fn commit(mut self) -> Result<Receipt> {
+        operation!("commit section");
         finish::commit(&mut self)
     }
 
@@ -303,6 +306,7 @@ impl<'w> Section<'w> {
     /// all its paths, and whoever meets one of them, calls [`Workspace::recover`], or opens the workspace,
     /// tries again.
     pub fn rollback(mut self) -> Result<()> {
+        operation!("roll back section");
         finish::roll_back(&mut self)
     }
 
