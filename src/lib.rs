@@ -33,6 +33,80 @@
 //! | know what this file system can do | [`Capabilities`] |
 //! | `renameat2`, `openat2`, `O_TMPFILE`, locks, with types and nothing more | [`sys`] |
 //!
+//! # What each call promises
+//! With its defaults. Paths are resolved beneath a [`Root`], or trees by descriptor, so none leads outside;
+//! [`publish::write`] opens the parent of its path as any program would.
+//!
+//! | call | who reads meanwhile sees | a crash in it leaves | `Ok`, then a power cut |
+//! | --- | --- | --- | --- |
+//! | [`FileOptions`], [`PendingFile`] | old or new | old or new | new |
+//! | [`FolderOptions`] | old or new | old or new | new |
+//! | [`publish::swap`] | both as before, or exchanged | the same | exchanged |
+//! | [`Batch`], after `commit` | each file old or new | each file old or new | all new |
+//! | [`Transaction`] | each name old or new | all old or all new (1) | all new (1) |
+//! | [`Workspace::swap`], [`publish_folder`] | old or new (2) | old or new (1) | new |
+//! | [`Section`], after `commit` | every step at once | all as before (1) | kept |
+//! | [`Root::create_dir_all`] | directories, one by one | some of them | all, with `Full` |
+//! | other calls of [`Root`] | what the system call does | the same | not before [`Root::sync_dir`] |
+//! | [`tree::copy`] | a tree that grows | any part | not before [`tree::sync`] |
+//! | [`tree::remove`] | a tree that shrinks | any part | perhaps back, if not synced |
+//! | [`Log::append_durable`] | | the records up to some point | all of them |
+//! | [`Claims`] | | nothing: the kernel frees them | nothing: they end with their holder |
+//! | [`Leases`] | | free, its number not given again | the same |
+//!
+//! 1. Once the workspace was opened again. After [`Workspace::settle`] also for who never opens it.
+//! 2. Where names cannot be exchanged, a name is absent for a moment.
+//!
+//! Less is waited for with [`Durability::Ordered`] and [`Durability::None`]. Every error tells which of these
+//! states the disk is in ([`DiskState`]).
+//!
+//! | | ext4, xfs, btrfs | tmpfs | overlayfs | NFS |
+//! | --- | --- | --- | --- | --- |
+//! | a file, created or replaced | yes | yes | yes | yes |
+//! | a file, only if the name is free | yes | yes | yes | by link and unlink |
+//! | a file, only if unchanged | yes | yes | yes | looked at just before |
+//! | a new folder | yes | yes | yes | over an empty one, made just before |
+//! | a replaced folder, a swap | yes | yes | not one of a lower layer | `Unsupported` |
+//! | transactions, sections | yes | yes | not a folder of a lower layer | not tried |
+//! | claims, leases | yes | yes | yes | perhaps on one machine only |
+//! | paths that stay beneath | yes | yes | yes | yes |
+//! | a power cut | survived | nothing is | as the layer above | the server's word |
+//!
+//! | where this is missing | this happens |
+//! | --- | --- |
+//! | openat2 | a walk in user space, with the same answers |
+//! | `RENAME_NOREPLACE` | link and unlink, or an empty folder first: [`Note::NoReplaceByLink`] |
+//! | `RENAME_EXCHANGE` | swaps, replaced folders: [`ErrorKind::Unsupported`]; a [`Workspace`] can |
+//! | | a condition on a file is looked at just before: [`Note::CheckedNotExchanged`] |
+//! | `O_TMPFILE` | named temporary files: [`Note::StagedByName`] |
+//! | `FICLONE`, copy_file_range | a copy |
+//! | open-file-description locks | claims, leases and workspaces are [`ErrorKind::Unsupported`] |
+//! | a syncfs that reports errors (5.8) | a [`Batch`] syncs each file; for folders see [`SyncStrategy`] |
+//!
+//! [`FileOptions`]: publish::FileOptions
+//! [`PendingFile`]: publish::PendingFile
+//! [`FolderOptions`]: publish::FolderOptions
+//! [`Batch`]: publish::Batch
+//! [`SyncStrategy`]: tree::SyncStrategy
+//! [`Transaction`]: workspace::Transaction
+//! [`Section`]: workspace::Section
+//! [`Workspace`]: workspace::Workspace
+//! [`Workspace::swap`]: workspace::Workspace::swap
+//! [`Workspace::settle`]: workspace::Workspace::settle
+//! [`publish_folder`]: workspace::Workspace::publish_folder
+//! [`Log::append_durable`]: journal::Log::append_durable
+//! [`Claims`]: claim::Claims
+//! [`Leases`]: lease::Leases
+//! [`Note::NoReplaceByLink`]: publish::Note::NoReplaceByLink
+//! [`Note::CheckedNotExchanged`]: publish::Note::CheckedNotExchanged
+//! [`Note::StagedByName`]: publish::Note::StagedByName
+//!
+//! # Chapters
+//! In the repository, under `docs`: `durability.md` (what is synced, and in which order), `resolution.md` (how
+//! a path stays inside), `transactions.md` and `recovery.md`, `limits.md` (what it does not protect from),
+//! `filesystems.md`, `kernel-features.md`, `promises.md` (and how they are tested), `migration.md` (coming
+//! from other libraries). Programs to begin from are under `examples`.
+//!
 //! # Layers
 //! Each module uses only those above it in this list, and is usable alone.
 //!
@@ -51,6 +125,7 @@
 //! be found in it again ([`Error::of`]).
 //!
 //! # What it does not do
+//! All of it is in `docs/limits.md`; first of all:
 //! - Who reads several files without a claim may see some of them before and some after a transaction; one
 //!   folder that is published whole ([`publish::FolderOptions`]) changes at one moment.
 //! - [`publish::Batch`] makes each of its files atomic and all durable, not all of them one.
