@@ -102,7 +102,7 @@
 //! [`Note::StagedByName`]: publish::Note::StagedByName
 //!
 //! # Chapters
-//! In the repository, under `docs`: `durability.md` (what is synced, and in which order), `resolution.md` (how
+//! In the repository, under `docs`: `durability.md` (what is synced, in which order), `resolution.md` (how
 //! a path stays inside), `transactions.md` and `recovery.md`, `limits.md` (what it does not protect from),
 //! `filesystems.md`, `kernel-features.md`, `promises.md` (and how they are tested), `migration.md` (coming
 //! from other libraries). Programs to begin from are under `examples`.
