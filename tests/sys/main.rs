@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod trace;
+
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -395,4 +397,15 @@ fn handles_may_cross_threads() {
     both::<steadfast::publish::Batch<'static>>();
     both::<steadfast::publish::Receipt>();
     both::<steadfast::publish::SweepReport>();
+}
+
+#[test]
+fn a_symlink_itself_is_linked() {
+    let tmp = common::dir();
+    let at = dir(tmp.path());
+    fs::write(tmp.path().join("file"), "").unwrap();
+    sys::symlinkat("file", &at, "link").unwrap();
+    if supported("links to symlinks", sys::linkat(&at, "link", &at, "other")).is_some() {
+        assert_eq!(sys::readlinkat(&at, "other").unwrap(), c"file".to_owned());
+    }
 }
