@@ -417,6 +417,8 @@ impl Log {
                     Ok(segment) => self.group.lock().work.push_ready(segment),
                     Err(error) => {
                         self.group.lock().work.push_free(free);
+                        // Who waits for room has not seen it while it was tried.
+                        self.group.wake();
                         return Err(error);
                     }
                 }
