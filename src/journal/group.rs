@@ -6,8 +6,9 @@
 //! leader. A leader's failure is final: it is kept, everybody who waits is told, and nobody leads
 //! again.
 
+use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::Errno;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
 
 /// Work that is added by many and performed by one.

@@ -6,10 +6,11 @@ use super::group::{Failure, Group, Outcome, Refused};
 use super::open::Held;
 use super::queue::{Queue, Taken, max_payload};
 use super::segment::{self, Header, NotCreated, Segment};
+use super::sync::Mutex;
 use crate::root::Dir;
 use crate::sys::{self, BorrowedFd};
 use crate::{DiskState, Error, ErrorKind, Result};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// Bytes that may wait in memory for somebody to sync them; who adds more syncs them first.

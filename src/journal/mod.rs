@@ -50,6 +50,7 @@ mod queue;
 mod repair;
 mod scan;
 mod segment;
+mod sync;
 
 pub use damage::{Damage, DamageKind};
 pub use inspect::{End, Inspection, SegmentFacts, inspect};

@@ -6,12 +6,13 @@ use super::group::Group;
 use super::log::Log;
 use super::queue::{LeadIn, Queue, Start};
 use super::segment::{self, DEFAULT_LEN, Header, Listing, MAX_LEN, MIN_LEN, NotCreated, Segment};
+use super::sync::Mutex;
 use crate::root::{Dir, sync_names};
 use crate::sys::{
     self, AsFd, AtFlags, BorrowedFd, Errno, LockKind, LockRange, Mode, OFlags, OwnedFd,
 };
 use crate::{DiskState, Error, ErrorKind, Result};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 const OP: &str = "open log";

@@ -236,6 +236,9 @@ fn tell(with: impl FnOnce(&mut Observer)) {
 
 /// Makes the call, or what the plans say in its place.
 fn disturb<T>(name: &'static str, f: impl FnOnce() -> super::Result<T>) -> super::Result<T> {
+    // While one thread is in the kernel, another may run.
+    #[cfg(feature = "_schedules")]
+    shuttle::thread::yield_now();
     let env = from_env();
     let denied = LOCAL.with_borrow(|l| {
         l.deny
