@@ -63,6 +63,22 @@ pub(crate) fn long() -> bool {
     std::env::var_os("STEADFAST_LONG").is_some()
 }
 
+/// Whether this is one of many runs, each on another file system or with other system calls switched off.
+#[allow(dead_code)]
+pub(crate) fn one_of_many() -> bool {
+    std::env::var_os("STEADFAST_TEST_DIR").is_some()
+}
+
+/// Every how many calls something is tried: each in the long form, fewer where this is one of many runs.
+#[allow(dead_code)]
+pub(crate) fn step(usually: usize) -> usize {
+    match (long(), one_of_many()) {
+        (true, _) => 1,
+        (false, true) => usually * 5,
+        (false, false) => usually,
+    }
+}
+
 /// Whether the environment switches system calls off (see `steadfast::sys::hook`).
 #[allow(dead_code)]
 pub(crate) fn switched_off() -> bool {

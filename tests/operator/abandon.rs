@@ -3,7 +3,7 @@
 
 use crate::common::skipped;
 use crate::support::{
-    BOUND, NOBODY, dir, long, mixed, open, prepare, recover, root, run_as, snapshot, texts,
+    BOUND, NOBODY, dir, long, mixed, open, prepare, recover, root, run_as, snapshot, step, texts,
 };
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -199,7 +199,7 @@ fn killed_at_every_call() {
         } else {
             Abandon::Drop
         };
-        for call in (1..BOUND).step_by(if long() { 1 } else { 5 }) {
+        for call in (1..BOUND).step_by(step(5)) {
             let mut over = false;
             as_nobody(|top| {
                 let context = format!("{how}: {call}");

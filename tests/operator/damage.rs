@@ -2,7 +2,7 @@
 //! damage is kept, the damage is told with its offset, and repair says what it gives up.
 
 use crate::common::Random;
-use crate::support::{content, dir, long, open, rebooted, root, run, segments};
+use crate::support::{content, dir, long, open, rebooted, root, run, segments, step};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -192,7 +192,7 @@ fn harms(cut: &Cut, number: usize, cuts: bool) -> Vec<(PathBuf, Harm)> {
             all.extend((0..places).map(|at| (path.clone(), harm(at))));
             continue;
         }
-        for n in 0..number / cut.segments.len() {
+        for n in 0..number / step(1) / cut.segments.len() {
             let at = match n % 16 {
                 0 => random.below(places),
                 1 => random.below(512 * if cuts { 1 } else { 8 }),

@@ -1,7 +1,7 @@
 //! Removal of what nobody needs: no more than that, also when it is killed.
 
 use crate::support::{
-    BOUND, dir, long, mixed, open, prepare, recover, root, run, segments, snapshot, texts,
+    BOUND, dir, mixed, open, prepare, recover, root, run, segments, snapshot, step, texts,
 };
 use std::fs;
 use std::path::Path;
@@ -117,7 +117,7 @@ fn what_is_damaged_is_not_pruned() {
 #[test]
 fn killed_at_every_call() {
     let made = dir();
-    for call in (1..BOUND).step_by(if long() { 1 } else { 6 }) {
+    for call in (1..BOUND).step_by(step(6)) {
         let tmp = tempfile::tempdir_in(made.path()).unwrap();
         untidy(tmp.path());
         let killed = run("prune", tmp.path(), &format!("stop-before:{call}"));

@@ -1,7 +1,7 @@
 //! Workspaces made by children that are killed, and trees as values.
 
 use crate::common::spawn;
-pub(crate) use crate::common::{long, memory_dir as dir};
+pub(crate) use crate::common::{long, memory_dir as dir, step};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

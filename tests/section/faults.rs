@@ -17,7 +17,7 @@ const BOUND: u64 = 5000;
 #[test]
 fn whichever_call_fails_everything_is_as_before_or_kept() {
     let _alone = no_child();
-    let step = crate::step(17);
+    let step = crate::step(17) as u64;
     let mut failures = 0;
     for (n, scene) in scenes::all().into_iter().enumerate() {
         for errno in [Errno::IO, Errno::NOSPC] {

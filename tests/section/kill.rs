@@ -129,8 +129,8 @@ fn kill_all(scene: &Scene, job: &str, step: u64, kills: &AtomicU64) {
     }
 }
 
-fn everywhere(job: &str, step: u64) {
-    let step = crate::step(step);
+fn everywhere(job: &str, step: usize) {
+    let step = crate::step(step) as u64;
     let queue = Mutex::new(scenes::all());
     let kills = AtomicU64::new(0);
     std::thread::scope(|threads| {

@@ -16,13 +16,4 @@ mod random;
 mod scenes;
 mod support;
 
-use common::{long, memory_dir as dir};
-
-/// Every how many calls something is tried: each in the long form, fewer where this is one of many runs.
-fn step(usually: u64) -> u64 {
-    match std::env::var_os("STEADFAST_TEST_DIR") {
-        _ if long() => 1,
-        Some(_) => usually * 5,
-        None => usually,
-    }
-}
+use common::{long, memory_dir as dir, step};

@@ -21,12 +21,7 @@ mod refused;
 mod scripts;
 mod tree;
 
-use common::long;
-
-/// Whether this is one of many runs, each on another file system or with other system calls switched off.
-fn one_of_many() -> bool {
-    std::env::var_os("STEADFAST_TEST_DIR").is_some()
-}
+use common::{long, step};
 
 /// Where fresh directories are made: on the file system under test. If none is named, in memory: thousands of
 /// runs sync what they wrote, and what fails where is the same on every file system.
@@ -41,13 +36,4 @@ fn base() -> std::path::PathBuf {
 
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir_in(base()).unwrap()
-}
-
-/// Every how many calls something is tried: each in the long form, fewer where this is one of many runs.
-fn step(usually: usize) -> usize {
-    match (long(), one_of_many()) {
-        (true, _) => 1,
-        (false, true) => usually * 5,
-        (false, false) => usually,
-    }
 }
