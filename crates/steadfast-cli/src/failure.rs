@@ -166,6 +166,14 @@ impl Failure {
         self.hints.insert(0, ("state", words.to_owned()));
     }
 
+    /// In words that the user knows, what was tried.
+    pub(crate) fn about(mut self, operation: &str) -> Self {
+        if let Some(Value::String(old)) = self.json.insert("operation".into(), operation.into()) {
+            self.message = self.message.replacen(&old, operation, 1);
+        }
+        self
+    }
+
     /// What to do next, where the library cannot know.
     pub(crate) fn advise(&mut self, advice: &str) {
         self.json.insert("advice".into(), advice.into());

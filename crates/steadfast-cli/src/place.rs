@@ -28,8 +28,13 @@ impl Place {
             Some(root) => (root.as_path(), given),
             None => split(given),
         };
-        let root = Root::open(parent).map_err(|e| Failure::of(e, &[]))?;
-        Ok(Self::over(root, parent, path, given))
+        let open = Root::open(parent).map_err(|e| Failure::of(e, &[]));
+        match open {
+            Ok(open) => Ok(Self::over(open, parent, path, given)),
+            Err(failure) if root.root.is_some() => Err(failure),
+            // Nobody spoke of a root.
+            Err(failure) => Err(failure.about("open folder")),
+        }
     }
 
     /// As [`find`](Self::find), but directories on the way may be missing: then the root is the last one that

@@ -25,6 +25,10 @@ pub(super) fn publish(
         watcher.step(now)
     };
     let copying = &CopyOptions::new();
+    let folder = src
+        .root
+        .symlink_metadata(&src.path)
+        .is_ok_and(|meta| meta.is_dir());
     let receipt = options
         .copy(
             &src.root, &src.path, &dst.root, &dst.path, copying, &mut step,
@@ -34,15 +38,21 @@ pub(super) fn publish(
             Failure::of(e, &places)
         })?;
     drop(watcher);
-    let (files, dirs) = (count(total.files, "file"), count(total.dirs, "folder"));
-    let report = Report::done([
-        format!("{} {}", verb(&receipt), shown(&dst.given)),
-        format!("copied {files} and {dirs}"),
-    ])
-    .with_path("src", &src.given)
-    .with_path("dst", &dst.given)
-    .with("files", total.files)
-    .with("folders", total.dirs)
-    .with("bytes", total.bytes);
+    let mut words = format!(
+        "copied {} and {}",
+        count(total.files, "file"),
+        count(total.dirs, "folder")
+    );
+    // Steps are told within a folder; one file has none.
+    if !folder {
+        total.files = 1;
+        words = "copied 1 file".to_owned();
+    }
+    let report = Report::done([format!("{} {}", verb(&receipt), shown(&dst.given)), words])
+        .with_path("src", &src.given)
+        .with_path("dst", &dst.given)
+        .with("files", total.files)
+        .with("folders", total.dirs)
+        .with("bytes", total.bytes);
     Ok(described(report, &receipt, &[dst]))
 }

@@ -35,6 +35,7 @@ use crate::output::{Report, Ui};
 use crate::paths::count;
 use crate::place::{Place, split};
 use std::path::Path;
+use steadfast::ErrorKind;
 use steadfast::publish::{Note, Receipt};
 
 /// What a command comes to.
@@ -86,11 +87,17 @@ fn making(
                 .map_err(|e| place.fail(e, &[]))?;
         }
     }
-    if wide {
+    let place = if wide {
         Place::wide(root, given)
     } else {
         Place::find(root, given)
-    }
+    };
+    place.map_err(|mut failure| {
+        if root.root.is_none() && failure.is(ErrorKind::NotFound) {
+            failure.advise("--parents makes the folders that are missing");
+        }
+        failure
+    })
 }
 
 /// What a publication did to the name.

@@ -7,6 +7,7 @@ use crate::output::Report;
 use crate::paths::{count, path_value, shown};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use steadfast::sys::Errno;
 use steadfast::workspace::{Conflict, Ours, Theirs, Workspace, WorkspaceOptions};
 use steadfast::{Error, ErrorKind, Root};
 
@@ -38,11 +39,16 @@ impl Place {
     /// An error of opening, which may be that there is no workspace.
     pub(super) fn missing(&self, error: Error) -> Failure {
         let none = error.kind() == ErrorKind::NotFound;
+        let closed = error.errno() == Some(Errno::ACCESS);
         let mut failure = self.fail(error);
         if none {
             // The library's own is for programs.
             failure.hints.retain(|(label, _)| *label != "advice");
             failure.advise("there is no workspace here; steadfast apply makes one");
+        } else if closed {
+            failure.advise(
+                "a workspace is for the user who made it: do this as the owner of .steadfast",
+            );
         }
         failure
     }

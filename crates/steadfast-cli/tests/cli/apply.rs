@@ -276,6 +276,7 @@ fn conditions_decide() {
                 (&error["kind"], &error["path"]),
                 (&"changed".into(), &"c".into())
             );
+            assert_eq!(error["manifest"]["condition"], 1);
             assert_eq!(content(d.join("out")), "untouched");
         }
     }

@@ -6,6 +6,7 @@ mod apply;
 mod common;
 mod doctor;
 mod faults;
+mod golden;
 mod help;
 mod lookup;
 mod publish;

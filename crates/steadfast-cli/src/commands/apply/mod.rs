@@ -231,11 +231,21 @@ fn set(tx: &mut Transaction<'_>, path: &Path, attributes: &Attributes) {
     tx.set_attributes(path, wanted);
 }
 
-/// Points at the operation that names the path of the failure.
-fn blame(failure: Failure, error: Option<&Path>, manifest: &Manifest) -> Failure {
+/// Points at the condition or operation that names the path of the failure.
+fn blame(mut failure: Failure, error: Option<&Path>, manifest: &Manifest) -> Failure {
     let Some(path) = error else {
         return failure;
     };
+    if failure.is(ErrorKind::Changed) {
+        let mut found = (manifest.conditions.iter().zip(1..)).filter(|(c, _)| c.path == path);
+        if let (Some((_, number)), None) = (found.next(), found.next()) {
+            let words = format!("condition {number}");
+            failure.hints.insert(0, ("manifest", words));
+            let place = json!({"condition": number});
+            failure.json.insert("manifest".into(), place);
+            return failure;
+        }
+    }
     let named = |o: &&Operation| o.change.paths().contains(&path);
     let mut found = manifest
         .operations
