@@ -141,6 +141,7 @@
 //! | --- | --- | --- |
 //! | `serde` | reports, receipts, plans, capabilities and errors can be serialized | serde |
 //! | `sha256` | expected hashes, as a condition on the old content and a check of the new | sha2 |
+//! | `tokio` | the same operations for async code: `nonblocking` | tokio |
 //! | `tracing` | a span for each operation, and in it an event for each sync | tracing |
 //!
 //! With `serde`, fields are called as their getters are, and variants are in snake case. Paths are bytes: one
@@ -168,6 +169,8 @@ mod error;
 pub mod journal;
 #[cfg(target_os = "linux")]
 pub mod lease;
+#[cfg(all(target_os = "linux", feature = "tokio"))]
+pub mod nonblocking;
 #[cfg(target_os = "linux")]
 pub mod publish;
 #[cfg(target_os = "linux")]

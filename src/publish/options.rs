@@ -187,7 +187,7 @@ impl FileOptions {
         path: impl AsRef<Path>,
         bytes: impl AsRef<[u8]>,
     ) -> Result<Receipt> {
-        let mut pending = self.start(root, path.as_ref(), false)?;
+        let mut pending = self.start(root, path.as_ref(), false, Ok)?;
         let done = pending.write_all(bytes.as_ref());
         pending.filled(done)?.commit()
     }
@@ -258,12 +258,27 @@ impl FileOptions {
     /// [`ErrorKind::IsADirectory`], [`ErrorKind::NotAFile`], [`ErrorKind::SymlinkLoop`]: the target is a
     /// directory; a FIFO, socket or device; a symlink. Else as open(2).
     pub fn begin<'r>(&self, root: &'r Root, path: impl AsRef<Path>) -> Result<PendingFile<'r>> {
-        self.start(root, path.as_ref(), true)
+        self.start(root, path.as_ref(), true, Ok)
+    }
+
+    /// [`begin`](Self::begin), with a descriptor of its own for the directory, so that the file may outlive
+    /// the root and go to another thread.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin); `EMFILE`: too many open files.
+    pub fn begin_owned(&self, root: &Root, path: impl AsRef<Path>) -> Result<PendingFile<'static>> {
+        self.start(root, path.as_ref(), true, Place::into_owned)
     }
 
     /// `early`: look for a taken name before anything is written, so that a long stream is not refused at
-    /// its end.
-    fn start<'r>(&self, root: &'r Root, path: &Path, early: bool) -> Result<PendingFile<'r>> {
+    /// its end. `keep`: how the directory is held on to.
+    fn start<'r, 'p>(
+        &self,
+        root: &'r Root,
+        path: &Path,
+        early: bool,
+        keep: impl FnOnce(Place<'r>) -> sys::Result<Place<'p>>,
+    ) -> Result<PendingFile<'p>> {
         operation!("begin file", path = path);
         if let Some(mode) = self.parents
             && let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty())
@@ -315,27 +330,22 @@ impl FileOptions {
             self.private || self.explicit.mode.is_some() || (old.is_some() && self.preserve.mode);
         let mode = Mode::from_raw_mode(if closed { 0o600 } else { 0o666 });
         let folder = place.folder;
+        let dir = keep(place.dir).map_err(|e| fail("fcntl", e))?;
         let to = |dir| To {
             dir,
             name: place.name,
             shown: path.to_owned(),
         };
         let (staged, to) = match &self.staging {
-            Staging::Beside => (Staged::named(place.dir, folder, mode), to(None)),
-            Staging::Unnamed => (
-                Staged::unnamed(place.dir, folder, mode, &mut notes),
-                to(None),
-            ),
-            Staging::In(dir) => {
+            Staging::Beside => (Staged::named(dir, folder, mode), to(None)),
+            Staging::Unnamed => (Staged::unnamed(dir, folder, mode, &mut notes), to(None)),
+            Staging::In(at) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY;
                 let fd = root
-                    .open_raw(dir.as_os_str().as_bytes(), flags, Mode::empty())
-                    .map_err(|e| resolve_error("open the staging directory", e, dir))?;
-                let folder = dir.clone();
-                (
-                    Staged::named(Place::Below(fd), folder, mode),
-                    to(Some(place.dir)),
-                )
+                    .open_raw(at.as_os_str().as_bytes(), flags, Mode::empty())
+                    .map_err(|e| resolve_error("open the staging directory", e, at))?;
+                let folder = at.clone();
+                (Staged::named(Place::Below(fd), folder, mode), to(Some(dir)))
             }
         };
         let staged = staged.map_err(|e| fail("openat", e))?;

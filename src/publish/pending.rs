@@ -112,7 +112,7 @@ impl<'r> PendingFile<'r> {
     }
 
     /// After the caller's own code has written: goes on, or discards and says why.
-    pub(super) fn filled(self, done: io::Result<()>) -> Result<Self> {
+    pub(crate) fn filled(self, done: io::Result<()>) -> Result<Self> {
         let Err(error) = done else {
             return Ok(self);
         };

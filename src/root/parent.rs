@@ -54,6 +54,20 @@ pub(crate) enum Place<'r> {
     Below(OwnedFd),
 }
 
+impl Place<'_> {
+    /// The same directory by a descriptor of its own.
+    pub(crate) fn into_owned(self) -> sys::Result<Place<'static>> {
+        match self {
+            // F_DUPFD_CLOEXEC: one call that cannot leave the disk changed.
+            Self::Root(fd) => match fd.try_clone_to_owned() {
+                Ok(fd) => Ok(Place::Below(fd)),
+                Err(e) => Err(super::errno_of(&e)),
+            },
+            Self::Below(fd) => Ok(Place::Below(fd)),
+        }
+    }
+}
+
 impl AsFd for Place<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
