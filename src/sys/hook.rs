@@ -12,6 +12,7 @@
 use super::Errno;
 use super::errno::errno_from_name;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -25,6 +26,8 @@ pub enum Action {
     Fail(Errno),
     /// The call is made, and then answers this all the same.
     FailAfter(Errno),
+    /// The call is not made, and answers that all is well. Only for those that make something durable.
+    Skip,
     /// The process is killed before the call.
     StopBefore,
     /// The process is killed after the call.
@@ -180,6 +183,48 @@ pub(crate) fn process() -> Option<u32> {
     PROCESS.get()
 }
 
+/// The file that another one stands for, in a copy of a tree: inode numbers and times of birth and change are
+/// what nobody can give to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Likeness {
+    /// Its inode number.
+    pub ino: u64,
+    /// Its time of birth.
+    pub btime: Option<(i64, u32)>,
+    /// The time of change of the copy as it was made, and the one to be shown in its place.
+    pub ctime: [(i64, u32); 2],
+}
+
+/// By device and inode number.
+pub type Likenesses = HashMap<(u64, u64), Likeness>;
+
+thread_local! {
+    static LIKENESSES: RefCell<Likenesses> = RefCell::default();
+}
+
+/// For whom this thread takes these files from now on. Gives those before.
+pub fn set_likenesses(all: Likenesses) -> Likenesses {
+    LIKENESSES.replace(all)
+}
+
+/// Puts the one that it stands for in the place of a file.
+pub(crate) fn liken(stx: &mut rustix::fs::Statx) {
+    let dev = rustix::fs::makedev(stx.stx_dev_major, stx.stx_dev_minor);
+    LIKENESSES.with_borrow(|all| {
+        let Some(like) = all.get(&(dev, stx.stx_ino)) else {
+            return;
+        };
+        stx.stx_ino = like.ino;
+        if let Some((sec, nsec)) = like.btime {
+            (stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec) = (sec, nsec);
+        }
+        let [made, shown] = like.ctime;
+        if (stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec) == made {
+            (stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec) = shown;
+        }
+    });
+}
+
 /// Hears of every call of its thread after it was made: the name, and of the calls that make something
 /// durable what that was (device and inode), if they succeeded.
 type Observer = Box<dyn FnMut(&'static str, Option<(u64, u64)>)>;
@@ -204,14 +249,19 @@ pub fn observe<R>(
 }
 
 /// [`pass`] for a call that makes `fd` durable.
-pub(crate) fn pass_on<T>(
+pub(crate) fn pass_on(
     name: &'static str,
     fd: super::BorrowedFd<'_>,
-    f: impl FnOnce() -> super::Result<T>,
-) -> super::Result<T> {
-    let done = disturb(name, f);
+    f: impl FnOnce() -> super::Result<()>,
+) -> super::Result<()> {
+    let mut is_made = false;
+    let done = disturb(name, Some(()), || {
+        is_made = true;
+        f()
+    });
     tell(|observer| {
-        let made = done.is_ok().then(|| rustix::fs::fstat(fd).ok()).flatten();
+        let is_durable = is_made && done.is_ok();
+        let made = is_durable.then(|| rustix::fs::fstat(fd).ok()).flatten();
         observer(name, made.map(|s| (s.st_dev, s.st_ino)));
     });
     done
@@ -221,7 +271,7 @@ pub(crate) fn pass<T>(
     name: &'static str,
     f: impl FnOnce() -> super::Result<T>,
 ) -> super::Result<T> {
-    let done = disturb(name, f);
+    let done = disturb(name, None, f);
     tell(|observer| observer(name, None));
     done
 }
@@ -234,8 +284,12 @@ fn tell(with: impl FnOnce(&mut Observer)) {
     }
 }
 
-/// Makes the call, or what the plans say in its place.
-fn disturb<T>(name: &'static str, f: impl FnOnce() -> super::Result<T>) -> super::Result<T> {
+/// Makes the call, or what the plans say in its place. `skipped` is the answer of one that is not made.
+fn disturb<T>(
+    name: &'static str,
+    skipped: Option<T>,
+    f: impl FnOnce() -> super::Result<T>,
+) -> super::Result<T> {
     // While one thread is in the kernel, another may run.
     #[cfg(feature = "_schedules")]
     shuttle::thread::yield_now();
@@ -263,6 +317,9 @@ fn disturb<T>(name: &'static str, f: impl FnOnce() -> super::Result<T>) -> super
         Some(Action::StopBefore) => stop(),
         Some(Action::PauseBefore) => pause(),
         Some(Action::Fail(errno)) => return Err(errno),
+        Some(Action::Skip) => {
+            return Ok(skipped.unwrap_or_else(|| panic!("{name} makes nothing durable")));
+        }
         _ => {}
     }
     let value = match denied {
@@ -307,6 +364,42 @@ mod tests {
         assert_eq!(scope(plan(2), open).0, Ok(()));
         assert_eq!(deny(&[("openat", Errno::NOSYS)], open), Err(Errno::NOSYS));
         assert_eq!(open(), Ok(()));
+    }
+
+    #[test]
+    fn skips_a_sync_and_says_so() {
+        let fd = openat(CWD, c"/", OFlags::RDONLY, Mode::empty()).unwrap();
+        let heard = std::rc::Rc::new(RefCell::new(Vec::new()));
+        for action in [None, Some(Action::Skip)] {
+            let kept = heard.clone();
+            let plan = action.map(|action| Plan { at: 1, action });
+            let observer =
+                move |name, made: Option<_>| kept.borrow_mut().push((name, made.is_some()));
+            let sync = || scope(plan, || crate::sys::fsync(&fd));
+            assert_eq!(observe(observer, sync).0, Ok(()));
+        }
+        assert_eq!(*heard.borrow(), [("fsync", true), ("fsync", false)]);
+    }
+
+    #[test]
+    fn one_file_stands_for_another() {
+        let statx = || crate::sys::statx(CWD, c"/", crate::sys::AtFlags::empty()).unwrap();
+        let own = statx().id();
+        let ctime = statx().ctime();
+        let made = (ctime.tv_sec, u32::try_from(ctime.tv_nsec).unwrap());
+        let like = Likeness {
+            ino: own.ino + 1,
+            btime: Some((1, 2)),
+            ctime: [made, (3, 4)],
+        };
+        let before = set_likenesses([((own.dev, own.ino), like)].into());
+        let found = statx();
+        set_likenesses(before);
+        assert_eq!((found.id().ino, found.ctime().tv_sec), (own.ino + 1, 3));
+        if own.btime.is_some() {
+            assert_eq!(found.id().btime, Some((1, 2)));
+        }
+        assert_eq!(statx().id(), own);
     }
 
     #[test]

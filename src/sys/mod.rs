@@ -86,11 +86,11 @@ pub(crate) fn call<T>(name: &'static str, f: impl FnOnce() -> Result<T>) -> Resu
 
 /// [`call`] of one of the calls that make `fd` durable. With the feature `tracing` they are told of.
 #[inline(always)]
-pub(crate) fn call_on<T>(
+pub(crate) fn call_on(
     name: &'static str,
     fd: BorrowedFd<'_>,
-    f: impl FnOnce() -> Result<T>,
-) -> Result<T> {
+    f: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     #[cfg(feature = "_hook")]
     let made = || hook::pass_on(name, fd, f);
     #[cfg(not(feature = "_hook"))]

@@ -199,7 +199,15 @@ pub fn statx(dir: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<Metadata>
         retry("statx", || {
             rustix::fs::statx(dir.as_fd(), path, flags, mask)
         })
-        .map(|stx| Metadata { stx })
+        .map(|stx| {
+            #[cfg(feature = "_hook")]
+            let stx = {
+                let mut stx = stx;
+                super::hook::liken(&mut stx);
+                stx
+            };
+            Metadata { stx }
+        })
     })
 }
 
