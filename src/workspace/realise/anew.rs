@@ -49,6 +49,7 @@ impl Work<'_, '_, '_> {
         if self.is_satisfied(slot) {
             if self.is_torn(object, Pos::Slot(slot))? {
                 self.torn.extend(self.slots[slot].thing());
+                self.clear_unfinished(object)?;
                 return self.remake(object);
             }
             return Ok(());
@@ -67,6 +68,10 @@ impl Work<'_, '_, '_> {
                             .map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
                     }
                     self.set(pos, At::Empty);
+                    // An earlier recovery may have put a whole one in its place, and not come to this.
+                    if self.adopt(object, slot)? {
+                        return Ok(());
+                    }
                 }
                 Pos::Slot(_) => self.torn.extend(torn),
             }
@@ -84,32 +89,50 @@ impl Work<'_, '_, '_> {
     /// Removes what an earlier recovery had begun to make under the private name.
     fn clear_unfinished(&mut self, object: ObjectIx) -> Result<()> {
         let home = Pos::Home(object);
+        if let (true, Some((dir, name))) = (self.is_begun(object)?, self.name_at(home)) {
+            sys::unlinkat(dir, name).map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
+            self.set(home, At::Empty);
+        }
+        Ok(())
+    }
+
+    /// Whether an earlier recovery found the object torn where it stands, and had begun to make it anew
+    /// under the private name.
+    pub(super) fn is_being_remade(&self, object: ObjectIx, slot: SlotIx) -> Result<bool> {
+        let content = match &self.mapping.objects[object] {
+            Object::New {
+                body: Body::Link(of),
+                ..
+            } => *of,
+            _ => object,
+        };
+        Ok(self.is_torn(content, Pos::Slot(slot))? && self.is_begun(object)?)
+    }
+
+    /// Whether what is under the private name looks like what an earlier recovery had begun to make.
+    fn is_begun(&self, object: ObjectIx) -> Result<bool> {
+        let home = Pos::Home(object);
         let (At::Thing(found), Object::New { body, .. }) =
             (self.at(home), &self.mapping.objects[object])
         else {
-            return Ok(());
+            return Ok(false);
         };
         if self.is_ours(&found) {
-            return Ok(());
+            return Ok(false);
         }
         // A further name of one that was made anew is one of that.
         let body = match body {
             Body::Link(of) => match &self.mapping.objects[*of] {
                 Object::New { body, .. } => body,
-                _ => return Ok(()),
+                _ => return Ok(false),
             },
             body => body,
         };
-        let begun = match (body, found.kind) {
+        Ok(match (body, found.kind) {
             (Body::Inline(content), Kind::File) => self.compare(home, content)? != Content::Other,
             (Body::Symlink(target), Kind::Symlink) => self.has_text(home, target)?,
             _ => false,
-        };
-        if let (true, Some((dir, name))) = (begun, self.name_at(home)) {
-            sys::unlinkat(dir, name).map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
-            self.set(home, At::Empty);
-        }
-        Ok(())
+        })
     }
 
     /// Gives a directory under a private name the attributes that a crash may have taken from it.

@@ -102,6 +102,9 @@ impl Work<'_, '_, '_> {
             if self.is(object, &out) || !self.is_satisfied(slot) || self.may_displace(slot, &out) {
                 continue;
             }
+            if self.is_being_remade(object, slot)? {
+                continue;
+            }
             self.take_back(object, home, Pos::Slot(slot))?;
             self.conflict(slot)?;
         }

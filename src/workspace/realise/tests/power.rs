@@ -107,6 +107,29 @@ fn torn_and_missing_files_are_made_anew() {
     }
 }
 
+/// What was torn is being made anew when that stops as well.
+#[test]
+fn a_recovery_that_mends_is_finished_by_another() {
+    for scene in scenes::all() {
+        let want = after(&scene);
+        for (first, how) in [(1, Tear::Empty), (2, Tear::Zeros)] {
+            for at in (first..).step_by(2) {
+                let ready = Ready::of(&scene);
+                ready.run(Mode::First).unwrap();
+                tear(&ready, how);
+                let action = Action::FailAfter(Errno::IO);
+                let plan = Some(Plan { at, action });
+                let (_, calls) = hook::scope(plan, || ready.run(Mode::Again));
+                let what = format!("{how:?}, stopped after {at} {:?}", calls.last());
+                ready.finish(&scene, &want, &what);
+                if (calls.len() as u64) < at {
+                    break;
+                }
+            }
+        }
+    }
+}
+
 /// A file that somebody has worked on since is theirs, even if it looks like one that was cut short.
 #[test]
 fn a_later_edit_is_not_taken_for_a_torn_file() {
