@@ -93,7 +93,7 @@ fn advice(feature: Feature, answer: Capability) -> Option<&'static str> {
     };
     Some(match (feature, errno) {
         (Feature::Whiteout, _) => "nothing to do",
-        (Feature::OpenAt2, Errno::NOSYS | Errno::PERM) => {
+        (Feature::OpenAt2, _) => {
             "nothing is lost but speed; Linux 5.6 has it, if no sandbox blocks it"
         }
         (Feature::LinkProc, _) => "mount procfs at /proc",
@@ -114,6 +114,13 @@ fn advice(feature: Feature, answer: Capability) -> Option<&'static str> {
             "after a kill, remove names that begin with .sf- by hand"
         }
         (Feature::BirthTime | Feature::CopyFileRange | Feature::Fallocate, _) => "nothing to do",
+        (Feature::HardLink, _) => "to give a file two names, use ext4, xfs, btrfs or tmpfs",
+        (Feature::UserXattr, _) => {
+            "to keep attributes, use ext4, xfs or btrfs, or tmpfs since Linux 6.6"
+        }
+        (Feature::PosixAcl, _) => "to keep access lists, use ext4, xfs or btrfs, and no noacl",
+        (Feature::SyncFs, _) => "large folders are synced file by file if the program asks for it",
+        (Feature::OfdLock, _) => "keep workspaces, claims and leases on a local file system",
         _ => "if you need it, use ext4, xfs or btrfs",
     })
 }
@@ -155,4 +162,24 @@ fn wrapped(first: &str, words: &str) -> String {
     }
     out.push('\n');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_advice_for_each_no_and_it_fits() {
+        let errnos = [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS, Errno::PERM];
+        for feature in Feature::ALL {
+            assert_eq!(advice(feature, Capability::Yes), None);
+            for errno in errnos {
+                let words = advice(feature, Capability::No(errno)).unwrap();
+                assert!(!words.starts_with("if you need it"), "{}", feature.name());
+                let lines = wrapped(&format!("  {:<17} ", feature.name()), words);
+                assert!(lines.lines().count() <= 2, "{lines}");
+                assert!(lines.lines().all(|l| l.len() <= 80), "{lines}");
+            }
+        }
+    }
 }
