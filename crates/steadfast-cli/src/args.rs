@@ -201,7 +201,7 @@ pub(crate) enum Command {
     ///
     /// 'status' lists the conflicts. Until one is resolved, transactions on its path are refused.
     #[command(
-        override_usage = "steadfast resolve-conflict [OPTIONS] ID --theirs | --ours | --aside PATH",
+        override_usage = "steadfast resolve-conflict [OPTIONS] ID (--theirs|--ours|--aside PATH)",
         after_help = "Example:\n  steadfast resolve-conflict 12-0 --aside app.conf.theirs"
     )]
     ResolveConflict(ResolveArgs),

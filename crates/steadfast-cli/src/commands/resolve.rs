@@ -5,6 +5,7 @@ use super::workspace::{self, Place};
 use crate::args::ResolveArgs;
 use crate::output::Report;
 use crate::paths::shown;
+use steadfast::ErrorKind;
 use steadfast::workspace::{Conflict, Resolution, WorkspaceOptions};
 
 /// One resolution.
@@ -19,9 +20,14 @@ pub(crate) fn run(args: &ResolveArgs) -> Done {
         None if args.choice.ours => (Resolution::KeepOurs, "ours"),
         None => (Resolution::KeepTheirs, "theirs"),
     };
-    let number = workspace
-        .resolve(args.id, &resolution)
-        .map_err(|e| place.fail(e))?;
+    let number = workspace.resolve(args.id, &resolution).map_err(|e| {
+        let unknown = e.kind() == ErrorKind::NotFound && path.is_none();
+        let mut failure = place.fail(e);
+        if unknown {
+            failure.advise("steadfast status lists the conflicts");
+        }
+        failure
+    })?;
     let what = path.map_or_else(String::new, |p| {
         format!(" about {}", shown(&place.spelt(p)))
     });

@@ -92,7 +92,14 @@ pub(super) fn conflict_lines(conflicts: &[Conflict], place: &Place) -> String {
     for conflict in conflicts {
         text.push_str(&format!("  {}\n", conflict_line(conflict, place)));
     }
-    text.push_str("choose with: steadfast resolve-conflict ID --theirs | --ours | --aside PATH\n");
+    // One conflict has a line that can be copied.
+    let id = match conflicts {
+        [one] => one.id().to_string(),
+        _ => "ID".to_owned(),
+    };
+    text.push_str(&format!(
+        "choose: steadfast resolve-conflict {id} (--theirs | --ours | --aside PATH)\n"
+    ));
     text
 }
 
