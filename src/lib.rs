@@ -202,3 +202,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/migration.md")]
 struct Migration;
+
+// And how other crates' files and directories go in and out.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/api-guidelines.md")]
+struct Guidelines;

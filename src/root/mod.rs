@@ -261,6 +261,14 @@ pub(crate) fn resolve_error(operation: &'static str, errno: Errno, path: &Path) 
     }
 }
 
+/// A directory that was opened elsewhere, such as by [`std::fs::File`] or `cap_std::fs::Dir`. What is no
+/// directory is told by the first call that uses it (`ENOTDIR`).
+impl From<OwnedFd> for Root {
+    fn from(fd: OwnedFd) -> Self {
+        Self::from(Dir::from(fd))
+    }
+}
+
 impl From<Dir> for Root {
     fn from(dir: Dir) -> Self {
         RootOptions::new().over(dir)

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use steadfast::publish::{FileOptions, Target};
 use steadfast::workspace::Workspace;
-use steadfast::{Dir, DiskState, ErrorKind, Root};
+use steadfast::{DiskState, ErrorKind, Root};
 
 /// Errors of the library pass through `?` as those of std, and are found again.
 fn create_once(root: &Root, name: &str) -> io::Result<()> {
@@ -54,7 +54,7 @@ fn work(dir: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
 
     // A directory that was opened elsewhere becomes a root.
     let opened: OwnedFd = fs::File::open(dir)?.into();
-    let same = Root::from(Dir::from(opened));
+    let same = Root::from(opened);
     assert_eq!(fs::read(dir.join("b"))?, b"once");
     same.as_fd().try_clone_to_owned()?;
 
