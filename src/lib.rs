@@ -31,6 +31,7 @@
 //! | keep several processes or threads out of each other's paths | [`claim::Claims`] |
 //! | let one process at a time do something, and refuse one that is late | [`lease::Leases`] |
 //! | know what this file system can do | [`Capabilities`] |
+//! | do the same from async code | `nonblocking`, with the feature `tokio` |
 //! | `renameat2`, `openat2`, `O_TMPFILE`, locks, with types and nothing more | [`sys`] |
 //!
 //! # What each call promises
@@ -104,8 +105,8 @@
 //! # Chapters
 //! In the repository, under `docs`: `durability.md` (what is synced, in which order), `resolution.md` (how
 //! a path stays inside), `transactions.md` and `recovery.md`, `limits.md` (what it does not protect from),
-//! `filesystems.md`, `kernel-features.md`, `promises.md` (and how they are tested), `migration.md` (coming
-//! from other libraries). Programs to begin from are under `examples`.
+//! `filesystems.md`, `kernel-features.md`, `promises.md` and `proof.md` (how they are tested), `migration.md`
+//! (coming from other libraries). Programs to begin from are under `examples`.
 //!
 //! # Layers
 //! Each module uses only those above it in this list, and is usable alone.
