@@ -60,6 +60,9 @@ impl Work<'_, '_, '_> {
                 return self.dress_private(object, pos);
             }
             let torn = self.at(pos).thing();
+            // An earlier recovery has taken it from its name: it had replaced what was there before.
+            let was_in_place = matches!(pos, Pos::Aside(aside)
+                if self.asides[aside].folder == Folder::Retired);
             match pos {
                 // Nobody else has a private name.
                 Pos::Home(_) | Pos::Aside(_) => {
@@ -76,8 +79,8 @@ impl Work<'_, '_, '_> {
                 Pos::Slot(_) => self.torn.extend(torn),
             }
             self.remake(object)?;
-            // It was not lost: what it is to replace must be somewhere.
-            self.remade[object] = false;
+            // Else it was not lost: what it is to replace must be somewhere.
+            self.remade[object] = was_in_place;
             return Ok(());
         }
         if self.adopt(object, slot)? {

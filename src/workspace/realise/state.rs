@@ -264,11 +264,12 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
         if holds(&first) && moved(&first) {
             return Some(first);
         }
-        // A name that was made for another link to the same file is not free.
+        // A name that was made for another link to the same file is not free. One that was made for anything
+        // else may have been exchanged for what it replaces.
         let link = self.is_link(object);
         let asides = (0..self.asides.len())
             .filter(|aside| match self.asides[*aside].of {
-                Some(of) => of == object,
+                Some(of) => of == object || !(link || self.is_link(of)),
                 None => !link,
             })
             .map(Pos::Aside);

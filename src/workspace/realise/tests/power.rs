@@ -1,6 +1,6 @@
 //! What a power cut may leave: calls that are not there, and new files that are empty, zero or missing.
 
-use super::{Ready, after, scenes, stops};
+use super::{Ready, Scene, after, scenes, stops};
 use crate::sys::Errno;
 use crate::sys::hook::{self, Action, Plan};
 use crate::workspace::child::some;
@@ -128,6 +128,72 @@ fn a_recovery_that_mends_is_finished_by_another() {
             }
         }
     }
+}
+
+/// Likewise without an exchange, where the torn one is put away first.
+#[test]
+fn a_recovery_that_mends_in_two_steps_is_finished_by_another() {
+    let denied = stops::denials().swap_remove(1);
+    for scene in scenes::all() {
+        hook::deny(&denied, || {
+            let want = after(&scene);
+            for at in some(2, 0) {
+                let ready = Ready::of(&scene);
+                ready.run(Mode::First).unwrap();
+                tear(&ready, Tear::Empty);
+                let action = Action::FailAfter(Errno::IO);
+                let plan = Some(Plan { at, action });
+                let (_, calls) = hook::scope(plan, || ready.run(Mode::Again));
+                let what = format!("stopped after {at} {:?}", calls.last());
+                let outcome = ready.run(Mode::Again).unwrap();
+                assert_eq!(outcome.conflicts, [], "{}: {what}", scene.name);
+                // Opening a workspace clears the others, when nothing is left to be done.
+                ready.check_folders(&scene, &want, &what, &["kept"]);
+                if (calls.len() as u64) < at {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// Two transactions as one: the first has made a directory, the second has moved it and made another at
+/// its old name. What an earlier recovery made for that one nobody knows again, and so it gets a fresh
+/// private name, under which the first is found after the exchange.
+#[test]
+fn what_a_directory_made_anew_has_replaced_is_found() {
+    let scene = Scene {
+        name: "moved and made again",
+        prepare: |_| {},
+        draft: |b| {
+            let (above, moved, again) = (b.dir(), b.dir(), b.dir());
+            let at = b.free("n");
+            b.put(at, above);
+            let at = b.free("g");
+            b.put(at, moved);
+            let at = b.within(above, "m");
+            b.put(at, again);
+        },
+        check: |_| {},
+    };
+    let want = after(&scene);
+    let ready = Ready::of(&scene);
+    let homes: Vec<_> = (ready.mapping.objects.iter())
+        .map(|object| match object {
+            Object::New { staged, .. } => {
+                let name = std::str::from_utf8(staged.as_bytes()).unwrap();
+                ready.world.path(".steadfast/staged").join(name)
+            }
+            _ => panic!("only new ones"),
+        })
+        .collect();
+    fs::rename(&homes[0], ready.world.path("n")).unwrap();
+    fs::rename(&homes[1], ready.world.path("n/m")).unwrap();
+    fs::rename(&homes[2], ready.world.lost(0)).unwrap();
+    fs::create_dir(&homes[2]).unwrap();
+    let outcome = ready.run(Mode::Again).unwrap();
+    assert_eq!(outcome.conflicts, []);
+    ready.check_folders(&scene, &want, "again", &["retired", "kept"]);
 }
 
 /// A file that somebody has worked on since is theirs, even if it looks like one that was cut short.
