@@ -191,3 +191,14 @@ fn what_is_left_is_named_by_where_it_is() {
         "{left:?}"
     );
 }
+
+/// Where a free name cannot be asked for, a link gives it, and the temporary name goes.
+#[test]
+fn a_name_that_a_link_gave_is_the_only_one() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let options = FileOptions::new().target(Target::CreateNew);
+    let no_flag = [("renameat2(RENAME_NOREPLACE)", Errno::INVAL)];
+    hook::deny(&no_flag, || options.write(&root, "f", "new").unwrap());
+    assert_eq!(names(tmp.path()), ["f"]);
+}

@@ -9,6 +9,7 @@ mod errno;
 mod interplay;
 mod kill;
 mod ops;
+mod races;
 mod state;
 
 use common::{long, memory_dir as dir};
