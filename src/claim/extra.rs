@@ -121,4 +121,14 @@ mod tests {
         let c = claims.try_claim(&[]).unwrap();
         assert!(c.extra_would_wait(Exclusive, Extra::new(0)).unwrap());
     }
+
+    /// Processes of different versions share a table: the places must not move, nor be a path's, of which
+    /// the last byte is the one before them.
+    #[test]
+    fn the_places_are_fixed() {
+        let first = LockRange::new(1 << 62, 1).unwrap();
+        assert_eq!(Extra::new(0).range().unwrap(), first);
+        let last = LockRange::new((1 << 62) + u64::from(u32::MAX), 1).unwrap();
+        assert_eq!(Extra::new(u32::MAX).range().unwrap(), last);
+    }
 }

@@ -130,7 +130,7 @@ impl Claims {
         let mut claim = Claim {
             fd,
             held: BTreeMap::new(),
-            process: std::process::id(),
+            process: sys::process_id(),
         };
         claim.try_extend(wants)?;
         Ok(claim)
@@ -169,7 +169,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // Closing alone would leave the locks to a child of another thread that is between fork and exec.
         // But a child that goes on with this value must not give up its parent's claim.
-        if self.process == std::process::id() {
+        if self.process == sys::process_id() {
             // They end with the descriptor at the latest.
             let _ = sys::ofd_unlock(&self.fd, LockRange::WHOLE);
         }

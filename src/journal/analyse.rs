@@ -248,7 +248,8 @@ impl Analysis {
         // Epoch and number of each use's first frame, and where its head is.
         let mut uses: Vec<(u64, u64, usize)> = Vec::new();
         for (n, head) in self.heads.iter().enumerate() {
-            if self.is_mine(head) && head.id == Some(self.id) {
+            // One that has a first frame has an id.
+            if self.is_mine(head) {
                 uses.extend(head.begin.map(|(epoch, seq)| (epoch, seq, n)));
             }
         }

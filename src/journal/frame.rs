@@ -319,6 +319,26 @@ mod tests {
         }
     }
 
+    /// With a checksum that is right for what is there.
+    #[test]
+    fn neither_length_nor_numbers_can_overflow() {
+        let whole = group(&[b"abc".to_vec()]);
+        let with = |at: usize, number: u64, len: u32| {
+            let mut bytes = whole.clone();
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+            bytes[8..12].copy_from_slice(&len.to_le_bytes());
+            let end = (len as usize).clamp(8, bytes.len());
+            let crc = crc32c::crc32c_append(SEED.0, &bytes[8..end]);
+            bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+            decode(&bytes, SEED).is_some()
+        };
+        assert!(with(24, NUMBER_LIMIT - 1, 67) && with(16, NUMBER_LIMIT - 1, 67));
+        assert!(!with(24, NUMBER_LIMIT, 67) && !with(16, NUMBER_LIMIT, 67));
+        for len in (0..HEADER as u32).chain([BLOCK as u32 + 1, u32::MAX]) {
+            assert!(!with(16, 7, len), "{len}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_found(payloads in prop::collection::vec(

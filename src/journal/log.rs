@@ -266,13 +266,11 @@ impl Log {
         };
         loop {
             let placed = {
+                // Of a failure both ways on tell.
                 let mut inner = self.group.lock();
-                match inner.refused() {
-                    Some(refused) => return Err(refusal(refused, OP)),
-                    None if inner.work.lacks([0].into_iter(), true) == 0 => {
-                        inner.work.place(close, true)
-                    }
-                    None => None,
+                match inner.work.lacks([0].into_iter(), true) {
+                    0 => inner.work.place(close, true),
+                    _ => None,
                 }
             };
             match placed {

@@ -327,7 +327,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         // Closing alone would leave the lock to a child of another thread that is between fork and
         // exec. But a child that goes on with this value must not free its parent's lock.
-        if self.process == std::process::id() {
+        if self.process == sys::process_id() {
             // It ends with the descriptor at the latest.
             let _ = sys::ofd_unlock(&self.fd, LockRange::WHOLE);
         }
@@ -348,7 +348,7 @@ pub(super) fn lock(dir: &Dir, op: &'static str) -> Result<Held> {
     }
     let held = Held {
         fd,
-        process: std::process::id(),
+        process: sys::process_id(),
     };
     // A lock on a file that is no longer there keeps nobody out.
     let facts = sys::statx(&held.fd, c"", AtFlags::EMPTY_PATH).map_err(fail("statx"))?;

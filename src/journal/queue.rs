@@ -416,6 +416,33 @@ mod tests {
         assert_eq!(queue.pop_free(), None);
     }
 
+    /// Nor after an open, when all that it holds is released.
+    #[test]
+    fn the_segment_where_the_log_goes_on_is_never_free() {
+        let segment = Arc::new(Segment {
+            fd: std::fs::File::open("/dev/null").unwrap().into(),
+            number: 1,
+            size: LEN,
+        });
+        let mut queue = Queue::new(Start {
+            len: LEN,
+            nonce: 1,
+            epoch: 1,
+            last: 5,
+            durable: 5,
+            released: 0,
+            uses: vec![(1, 5)],
+            free: Vec::new(),
+            total: 1,
+            next_number: 2,
+            tail: Some((segment, 1024)),
+            lead_in: None,
+        });
+        let release = queue.place_release(5).unwrap();
+        queue.settle(release);
+        assert_eq!((queue.released(), queue.pop_free()), (5, None));
+    }
+
     /// What is said to fit is placed: the same in both, for records of any lengths.
     #[test]
     fn what_fits_is_placed() {

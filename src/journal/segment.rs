@@ -299,3 +299,43 @@ fn give_name(dir: &Dir, temp: &Name, name: &Name, op: &'static str) -> Result<()
     let _ = sys::unlinkat(dir, from);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each with a checksum that is right for it.
+    #[test]
+    fn only_what_was_written_is_a_header() {
+        let id = LogId([7; 16]);
+        let header = |len| Header {
+            id,
+            number: 3,
+            len,
+            replaces: LogId::NONE,
+        };
+        for len in [MIN_LEN, DEFAULT_LEN, MAX_LEN] {
+            let bytes = header(len).encode();
+            assert_eq!(Header::decode(&bytes, 3), Ok(header(len)));
+            assert_eq!(Header::decode(&bytes, 4), Err(Fault::Damaged));
+        }
+        for len in [0, MIN_LEN - 512, MIN_LEN + 8, MAX_LEN + 512, u64::MAX] {
+            assert_eq!(
+                Header::decode(&header(len).encode(), 3),
+                Err(Fault::Damaged),
+                "{len}"
+            );
+        }
+        let with = |at: usize, byte| {
+            let mut bytes = header(MIN_LEN).encode();
+            bytes[at] = byte;
+            let crc = crc32c::crc32c(&bytes[..START - 4]);
+            bytes[START - 4..].copy_from_slice(&crc.to_le_bytes());
+            Header::decode(&bytes, 3)
+        };
+        assert_eq!(with(0, b'S'), Err(Fault::Damaged));
+        assert_eq!(with(8, 0), Err(Fault::Damaged));
+        assert_eq!(with(8, 2), Err(Fault::Newer(2)));
+        assert_eq!(with(12, 8), Err(Fault::Damaged));
+    }
+}

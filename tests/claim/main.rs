@@ -34,6 +34,34 @@ fn busy<T: std::fmt::Debug>(result: steadfast::Result<T>) -> bool {
     }
 }
 
+/// A FIFO can be opened as the lock file is, and has no locks that last.
+#[test]
+fn the_lock_file_is_a_file() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let mode = steadfast::sys::Mode::RUSR | steadfast::sys::Mode::WUSR;
+    steadfast::sys::mkfifoat(&root, "claims", mode).unwrap();
+    let error = Claims::open(root.dir()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAFile);
+}
+
+/// A forked child that drops its copy gives nothing up: closing does no harm, a call would.
+#[test]
+fn a_copy_in_another_process_gives_nothing_up() {
+    let tmp = common::dir();
+    let claims = table(tmp.path());
+    let unlocks = |calls: &[&str]| calls.iter().filter(|c| c.contains("F_UNLCK")).count();
+    for (process, want) in [(None, 1), (Some(1), 0)] {
+        let held = claims.try_claim(&[exclusive("a")]).unwrap();
+        let (_, calls) = hook::scope(None, || {
+            hook::set_process(process);
+            drop(held);
+            hook::set_process(None);
+        });
+        assert_eq!(unlocks(&calls), want, "{calls:?}");
+    }
+}
+
 #[test]
 fn trees_exclude_what_is_in_them_and_above() {
     let tmp = common::dir();

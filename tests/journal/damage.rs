@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use steadfast::journal::{Damage, DamageKind, End, Inspection, inspect, repair};
+use steadfast::sys::hook;
 use steadfast::{Error, ErrorKind};
 
 /// Records of the log under test.
@@ -274,6 +275,75 @@ fn segments_of_two_logs_are_not_taken_for_one() {
     let kept = numbers(&found.records);
     assert_eq!(kept, (0..kept.len() as u64).collect::<Vec<_>>());
     assert!(!kept.is_empty());
+}
+
+/// Also if it holds nothing that this log would read: somebody mixed up two directories.
+#[test]
+fn a_segment_of_another_log_is_not_passed_over() {
+    let log = Log::new(true);
+    let other = Log::new(true);
+    let numbers: Vec<_> = log.image.keys().collect();
+    let next = format!("{:016x}.seg", numbers.len() + 1);
+    // An empty segment of the other log, by that number.
+    let mut mixed = log.image.clone();
+    let mut header = other.image[numbers[0]][..512].to_vec();
+    header[32..40].copy_from_slice(&(numbers.len() as u64 + 1).to_le_bytes());
+    let crc = crc32c::crc32c(&header[..508]);
+    header[508..].copy_from_slice(&crc.to_le_bytes());
+    header.resize(8192, 0);
+    mixed.insert(next, header);
+    let seen = look(materialise(&mixed).path());
+    assert!(
+        matches!(&seen.end, End::Corrupt(d) if d.kind == DamageKind::Foreign),
+        "{:?}",
+        seen.end
+    );
+}
+
+/// Nor is a free segment that is missing: what it held was released, but more may have been taken away.
+#[test]
+fn a_missing_free_segment_is_found() {
+    let tmp = common::dir();
+    let (log, _) = open(tmp.path()).unwrap();
+    for n in 0..100 {
+        if log.append_durable(&[record(&payload(n, 900))]).is_err() {
+            break;
+        }
+    }
+    log.sync(log.release(log.last()).unwrap()).unwrap();
+    log.close().unwrap();
+    let names: Vec<_> = image(tmp.path()).into_keys().collect();
+    assert_eq!(names.len(), 3);
+    std::fs::remove_file(tmp.path().join(&names[1])).unwrap();
+    let seen = look(tmp.path());
+    assert!(
+        matches!(&seen.end, End::Corrupt(d) if (d.kind, d.segment) == (DamageKind::Missing, 2)),
+        "{:?}",
+        seen.end
+    );
+}
+
+/// What was set aside before, under the name that comes next, stays.
+#[test]
+fn setting_aside_replaces_nothing() {
+    let log = Log::new(false);
+    let name = log.image.keys().next().unwrap();
+    let mut damaged = log.image.clone();
+    damaged.get_mut(name).unwrap()[600] ^= 1;
+    let tmp = materialise(&damaged);
+    let id = &look(tmp.path()).id[..8];
+    let before = format!("damaged-{id}-{}", name.strip_suffix(".seg").unwrap());
+    std::fs::write(tmp.path().join(&before), "before").unwrap();
+    let (done, calls) = hook::scope(None, || repair(&dir(tmp.path())).unwrap());
+    assert_eq!(
+        std::fs::read_to_string(tmp.path().join(&before)).unwrap(),
+        "before"
+    );
+    let first = done.set_aside[0].as_os_str().to_str().unwrap();
+    assert_eq!(first, format!("{before}-1"));
+    // The names are synced once all of them are given.
+    assert_eq!(calls.last(), Some(&"fcntl(F_OFD_SETLK, F_UNLCK)"));
+    assert_eq!(calls[calls.len() - 2], "fsync");
 }
 
 /// A log with nothing left to read is set aside whole, and a new one begins.

@@ -8,6 +8,7 @@ mod basic;
 mod crash;
 mod damage;
 mod faults;
+mod poison;
 mod recycle;
 mod support;
 mod threads;

@@ -227,6 +227,8 @@ fn flags_and_syncs_are_asked_for() {
         ("replace", "fsync fsync"),
         ("unnamed", "fsync fsync"),
         ("staged elsewhere", "fsync fsync fsync"),
+        // What is in it, itself with its attributes, and its name.
+        ("folder", "fsync fsync fsync"),
         ("swap", "fsync fsync"),
         ("batch", "syncfs fsync"),
         ("sweep", "fsync"),
