@@ -121,3 +121,26 @@ proptest! {
         }
     }
 }
+
+/// The exchange brings the file to the name that was meant for its new link.
+#[test]
+fn a_new_name_of_what_is_exchanged() {
+    for (link, exchange) in [
+        ("n", "d/e"),
+        ("n", "d/a"),
+        ("n", "d"),
+        ("n", "l"),
+        ("d/e/b", "d/e"),
+    ] {
+        let dir = crate::common::memory_dir();
+        furnish(dir.path());
+        let workspace = Workspace::open(&Root::open(dir.path()).unwrap()).unwrap();
+        let mut tx = workspace.begin();
+        tx.hard_link("b", link).exchange("b", exchange);
+        tx.commit()
+            .unwrap_or_else(|e| panic!("{link} {exchange}: {e}"));
+        let file = fs::read_to_string(dir.path().join(exchange)).unwrap();
+        assert_eq!(file, "old b");
+        workspace.close().unwrap();
+    }
+}
