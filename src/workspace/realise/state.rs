@@ -278,7 +278,8 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             return asides.into_iter().find(holds);
         }
         let slots = (0..self.slots.len()).map(Pos::Slot).filter(moved);
-        // Nor is the private name of one, unless an exchange has brought the file itself where the link was to be.
+        // Nor is the private name of one, unless an exchange has brought the file itself to where the
+        // link was to be.
         let homes = (0..self.homes.len())
             .filter(|home| !self.is_link(*home) || self.has_arrived(*home))
             .map(Pos::Home);
