@@ -71,12 +71,12 @@ impl Work<'_, '_, '_> {
                             .map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
                     }
                     self.set(pos, At::Empty);
-                    // An earlier recovery may have put a whole one in its place, and not come to this.
-                    if self.adopt(object, slot)? {
-                        return Ok(());
-                    }
                 }
                 Pos::Slot(_) => self.torn.extend(torn),
+            }
+            // An earlier recovery may have put a whole one in its place, and not come to this.
+            if self.adopt(object, slot)? {
+                return Ok(());
             }
             self.remake(object)?;
             // Else it was not lost: what it is to replace must be somewhere.
@@ -218,8 +218,30 @@ impl Work<'_, '_, '_> {
         Ok(any)
     }
 
-    /// Takes what stands at the slot for the object, if an earlier recovery has made it.
+    /// Takes what stands at the slot for the object, if an earlier recovery has made it. That may have moved
+    /// a file on to another name, to make room.
     fn adopt(&mut self, object: ObjectIx, slot: SlotIx) -> Result<bool> {
+        if self.adopt_at(object, slot)? {
+            return Ok(true);
+        }
+        if !matches!(
+            &self.mapping.objects[object],
+            Object::New {
+                body: Body::Inline(_),
+                ..
+            }
+        ) {
+            return Ok(false);
+        }
+        for other in (0..self.slots.len()).filter(|other| *other != slot) {
+            if !self.is_satisfied(other) && self.adopt_at(object, other)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn adopt_at(&mut self, object: ObjectIx, slot: SlotIx) -> Result<bool> {
         let here = Pos::Slot(slot);
         let (At::Thing(found), Object::New { body, attr, .. }) =
             (self.at(here), &self.mapping.objects[object])
@@ -229,13 +251,16 @@ impl Work<'_, '_, '_> {
         if self.is_ours(&found) {
             return Ok(false);
         }
+        let is_target = self.target[object] == Some(slot);
         let ours = match (body, found.kind) {
             (Body::Inline(content), Kind::File) => {
                 let same = found.len == content.len() as u64 && found.mtime == attr.mtime;
                 same && match self.compare(here, content)? {
                     Content::Whole => true,
                     Content::Torn => {
-                        self.torn.push(found);
+                        if is_target {
+                            self.torn.push(found);
+                        }
                         false
                     }
                     Content::Other => false,

@@ -1,0 +1,332 @@
+//! One state that a power cut may leave: what is where, and the making of it.
+//!
+//! Everything is made anew, with new inode numbers; the test seam shows the library those of the record, with
+//! their times of birth and change. So states can be made on all cores at the same time.
+
+use crate::data::{Data, Window};
+use crate::record::{Attributes, Bytes, Kind, Names, Node, Record, Stamp, What};
+use crate::rules::{Family, Masks};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use steadfast::sys::hook::{Likeness, Likenesses};
+
+/// What is lost, and what is not: all that tells one state from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) family: Family,
+    /// How many calls were made.
+    pub(crate) call: usize,
+    pub(crate) masks: Masks,
+    /// Of files that are not whole.
+    pub(crate) data: BTreeMap<Node, Data>,
+}
+
+struct Item {
+    attributes: Attributes,
+    mtime: Stamp,
+    content: Rc<Bytes>,
+}
+
+/// The state that a choice amounts to.
+pub(crate) struct State<'a> {
+    record: &'a Record,
+    names: Names,
+    items: BTreeMap<Node, Item>,
+    /// Where it was cut.
+    call: usize,
+}
+
+fn there<'a>(record: &'a Record, masks: &'a Masks) -> impl Iterator<Item = (usize, &'a What, u8)> {
+    let units = record
+        .units
+        .iter()
+        .zip(masks)
+        .filter(|(_, mask)| **mask != 0);
+    units.map(|(unit, mask)| (unit.call, &unit.what, *mask))
+}
+
+/// The names that are there.
+pub(crate) fn names(record: &Record, masks: &Masks) -> Names {
+    let mut names = record.first.clone();
+    for (_, what, mask) in there(record, masks) {
+        let What::Names(parts) = what else { continue };
+        for (_, part) in parts
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| mask >> at & 1 == 1)
+        {
+            let dir = names.entry(part.dir).or_default();
+            for (name, _, now) in &part.names {
+                match now {
+                    Some(node) => dir.insert(name.clone(), *node),
+                    None => dir.remove(name),
+                };
+            }
+        }
+    }
+    names
+}
+
+/// Everything that has a name. A directory under two names is what no file system shows after its own
+/// recovery: the first is kept.
+pub(crate) fn reachable(names: &mut Names, record: &Record) -> BTreeSet<Node> {
+    let mut seen = BTreeSet::from([Record::TOP]);
+    let mut next = vec![Record::TOP];
+    while let Some(dir) = next.pop() {
+        let Some(children) = names.get_mut(&dir) else {
+            continue;
+        };
+        children.retain(|_, node| {
+            let is_dir = record.things[*node].kind == Kind::Dir;
+            let is_new = seen.insert(*node);
+            if is_dir && is_new {
+                next.push(*node);
+            }
+            is_new || !is_dir
+        });
+    }
+    seen
+}
+
+impl<'a> State<'a> {
+    pub(crate) fn of(record: &'a Record, choice: &Choice) -> Self {
+        let mut names = names(record, &choice.masks);
+        let nodes = reachable(&mut names, record);
+        let mut items = BTreeMap::new();
+        let mut set: HashMap<Node, (usize, &Attributes)> = HashMap::new();
+        let mut changed: HashMap<Node, usize> = HashMap::new();
+        for (call, what, mask) in there(record, &choice.masks) {
+            match what {
+                What::Attributes(node, attributes) => {
+                    set.insert(*node, (call, attributes));
+                }
+                What::Names(parts) => {
+                    let parts = parts
+                        .iter()
+                        .enumerate()
+                        .filter(|(at, _)| mask >> at & 1 == 1);
+                    changed.extend(parts.map(|(_, part)| (part.dir, call)));
+                }
+            }
+        }
+        for node in nodes {
+            let thing = &record.things[node];
+            let (at, attributes) = set
+                .get(&node)
+                .map_or((0, &thing.first), |(at, a)| (*at, *a));
+            let (content, written, mut mtime) = match Window::new(record, node, choice.call) {
+                Some(window) => {
+                    let data = choice.data.get(&node).copied().unwrap_or(window.whole());
+                    let (content, mtime) = window.content(data, &[]);
+                    let written = (thing.versions.iter())
+                        .find(|v| v.mtime == mtime)
+                        .map_or(0, |v| v.call);
+                    (content, written, mtime)
+                }
+                None => {
+                    let last = changed.get(&node).copied().unwrap_or(0).max(at);
+                    let known = thing.mtimes.partition_point(|(call, _)| *call <= last);
+                    (Rc::default(), last, thing.mtimes[known.max(1) - 1].1)
+                }
+            };
+            if let Some(set) = attributes.mtime
+                && at >= written
+            {
+                mtime = set;
+            }
+            let attributes = attributes.clone();
+            items.insert(
+                node,
+                Item {
+                    attributes,
+                    mtime,
+                    content,
+                },
+            );
+        }
+        Self {
+            record,
+            names,
+            items,
+            call: choice.call,
+        }
+    }
+
+    /// What tells it from others of the same record.
+    pub(crate) fn key(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        for (node, item) in &self.items {
+            node.hash(&mut hash);
+            self.names.get(node).hash(&mut hash);
+            item.mtime.hash(&mut hash);
+            item.attributes.mode.hash(&mut hash);
+            item.attributes.owner.hash(&mut hash);
+            item.attributes.xattrs.hash(&mut hash);
+            // Zeros are what most of a log is.
+            let end = item
+                .content
+                .iter()
+                .rposition(|b| *b != 0)
+                .map_or(0, |at| at + 1);
+            item.content.len().hash(&mut hash);
+            item.content[..end].hash(&mut hash);
+        }
+        hash.finish()
+    }
+
+    /// Makes it real in a directory that is empty, and gives for whom the new files are to be taken.
+    pub(crate) fn build(&self, top: &Path) -> Likenesses {
+        let mut made = Vec::new();
+        let mut first = HashMap::new();
+        self.fill(Record::TOP, top, &mut made, &mut first);
+        // At the end: a new link changes the times of a file, and a new name those of its directory.
+        made.push((Record::TOP, top.to_owned()));
+        let mut likenesses = Likenesses::new();
+        for (node, path) in made {
+            self.finish(node, &path, &mut likenesses);
+        }
+        likenesses
+    }
+
+    fn fill(
+        &self,
+        dir: Node,
+        path: &Path,
+        made: &mut Vec<(Node, PathBuf)>,
+        first: &mut HashMap<Node, PathBuf>,
+    ) {
+        for (name, node) in self.names.get(&dir).into_iter().flatten() {
+            let at = path.join(OsStr::from_bytes(name));
+            if let Some(first) = first.get(node) {
+                fs::hard_link(first, &at).unwrap();
+                continue;
+            }
+            first.insert(*node, at.clone());
+            match &self.record.things[*node].kind {
+                Kind::Dir => {
+                    fs::create_dir(&at).unwrap();
+                    self.fill(*node, &at, made, first);
+                }
+                Kind::File => write(&at, &self.items[node].content),
+                Kind::Link(text) => symlink(OsStr::from_bytes(text), &at).unwrap(),
+            }
+            made.push((*node, at));
+        }
+    }
+
+    fn finish(&self, node: Node, path: &Path, likenesses: &mut Likenesses) {
+        let Item {
+            attributes, mtime, ..
+        } = &self.items[&node];
+        let thing = &self.record.things[node];
+        let meta = fs::symlink_metadata(path).unwrap();
+        let is_link = matches!(thing.kind, Kind::Link(_));
+        // While everybody may: owner and mode come after.
+        for (name, value) in &attributes.xattrs {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::lsetxattr(path, name.as_slice(), value, flags).unwrap();
+        }
+        if (meta.uid(), meta.gid()) != attributes.owner {
+            let (uid, gid) = attributes.owner;
+            std::os::unix::fs::lchown(path, Some(uid), Some(gid)).unwrap();
+        }
+        if !is_link && meta.mode() & 0o7777 != attributes.mode {
+            fs::set_permissions(path, fs::Permissions::from_mode(attributes.mode)).unwrap();
+        }
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: mtime.0,
+                tv_nsec: mtime.1.into(),
+            },
+        };
+        utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let meta = fs::symlink_metadata(path).unwrap();
+        let known = thing.ctimes.partition_point(|(call, _)| *call <= self.call);
+        let made = (meta.ctime(), u32::try_from(meta.ctime_nsec()).unwrap());
+        likenesses.insert(
+            (meta.dev(), meta.ino()),
+            Likeness {
+                ino: thing.ino,
+                btime: thing.btime,
+                ctime: [made, thing.ctimes[known.max(1) - 1].1],
+            },
+        );
+    }
+}
+
+/// Blocks of zeros are left out: most of a log is that.
+fn write(path: &Path, bytes: &[u8]) {
+    let file = fs::File::create_new(path).unwrap();
+    for (n, block) in bytes.chunks(4096).enumerate() {
+        if block.iter().any(|b| *b != 0) {
+            file.write_all_at(block, n as u64 * 4096).unwrap();
+        }
+    }
+    file.set_len(bytes.len() as u64).unwrap();
+}
+
+/// What was chosen, for a person.
+pub(crate) fn shown(record: &Record, choice: &Choice) -> String {
+    let mut out = format!("{:?}, cut after {} calls:\n", choice.family, choice.call);
+    let name = |node: Node| format!("{} ({node})", record.things[node].name);
+    for (n, call) in record.calls[..choice.call].iter().enumerate() {
+        let units = record
+            .units
+            .iter()
+            .enumerate()
+            .filter(|(_, u)| u.call == n + 1);
+        let mut notes = Vec::new();
+        for (i, unit) in units {
+            let mask = choice.masks.get(i).copied().unwrap_or(0);
+            let fate = match mask {
+                0 => "LOST",
+                mask if mask == unit.whole() => "there",
+                _ => "IN PART",
+            };
+            let what = match &unit.what {
+                What::Attributes(node, attributes) => {
+                    format!("mode {:o} of {}", attributes.mode, name(*node))
+                }
+                What::Names(parts) => {
+                    let change =
+                        |dir: Node, (at, was, now): &(Bytes, Option<Node>, Option<Node>)| {
+                            let show = |node: &Option<Node>| node.map_or("nothing".into(), name);
+                            let at = String::from_utf8_lossy(at);
+                            format!("{}/{at}: {} -> {}", name(dir), show(was), show(now))
+                        };
+                    let all = parts.iter().flat_map(|part| {
+                        part.names.iter().map(move |names| change(part.dir, names))
+                    });
+                    all.collect::<Vec<_>>().join(", ")
+                }
+            };
+            notes.push(format!("{fate}: {what}"));
+        }
+        for (node, thing) in record.things.iter().enumerate() {
+            if let Some(at) = thing.versions.iter().position(|v| v.call == n + 1) {
+                let len = thing.versions[at].bytes.len();
+                notes.push(format!("content v{at} of {}: {len} bytes", name(node)));
+            }
+        }
+        let synced = record.syncs.iter().filter(|s| s.call == n + 1);
+        notes.extend(synced.map(|s| format!("{:?}", s.what)));
+        if !notes.is_empty() {
+            out += &format!("{:5} {call}: {}\n", n + 1, notes.join("; "));
+        }
+    }
+    for (node, data) in &choice.data {
+        out += &format!("content of {}: {data}\n", name(*node));
+    }
+    out
+}

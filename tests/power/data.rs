@@ -1,0 +1,220 @@
+//! What a power cut may leave of a file's content.
+
+use crate::common::Random;
+use crate::record::{Bytes, Kind, Node, Record, Stamp, Synced, Version};
+use crate::rules::Family;
+use std::fmt;
+use std::rc::Rc;
+
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
+/// What is in a file, of all that may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Data {
+    /// The n-th version. One past the last: nothing.
+    Version(usize),
+    /// The last version's length, and zeros where the durable one has nothing.
+    Zeros,
+    /// The durable one, and zeros up to the last version's length.
+    Tail,
+    /// The same with what another file has left there.
+    Stale,
+    /// The first half of the last version over the durable one.
+    Half,
+    /// Each sector as in one of the versions, by a seed.
+    Torn(u32, u64),
+    /// Nothing, zeros and a first part of the last version, whatever was durable.
+    Lost(u8),
+}
+
+impl fmt::Display for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(n) => write!(f, "v{n}"),
+            Self::Zeros => write!(f, "z"),
+            Self::Tail => write!(f, "n"),
+            Self::Stale => write!(f, "s"),
+            Self::Half => write!(f, "h"),
+            Self::Torn(sector, seed) => write!(f, "t{sector}.{seed}"),
+            Self::Lost(how) => write!(f, "l{how}"),
+        }
+    }
+}
+
+impl Data {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_at_checked(1)?;
+        Some(match kind {
+            "v" => Self::Version(rest.parse().ok()?),
+            "z" => Self::Zeros,
+            "n" => Self::Tail,
+            "s" => Self::Stale,
+            "h" => Self::Half,
+            "t" => {
+                let (sector, seed) = rest.split_once('.')?;
+                Self::Torn(sector.parse().ok()?, seed.parse().ok()?)
+            }
+            "l" => Self::Lost(rest.parse().ok()?),
+            _ => return None,
+        })
+    }
+}
+
+/// What may be in one file at one moment: the version that was synced last, and those since.
+pub(crate) struct Window<'a> {
+    versions: &'a [Version],
+    /// Index of the first that may be there; `None`: it was never synced.
+    durable: Option<usize>,
+}
+
+impl<'a> Window<'a> {
+    pub(crate) fn new(record: &'a Record, node: Node, call: usize) -> Option<Self> {
+        let thing = &record.things[node];
+        let end = thing.versions.partition_point(|v| v.call <= call);
+        if thing.kind != Kind::File || end == 0 {
+            return None;
+        }
+        let is_about = |what| match what {
+            Synced::All => true,
+            Synced::Node(of) | Synced::Data(of) => of == node,
+        };
+        let synced = (record.syncs.iter().rev())
+            .find(|s| s.call <= call && is_about(s.what))
+            .map_or(0, |s| s.call);
+        let durable = thing.versions[..end].iter().rposition(|v| v.call <= synced);
+        Some(Self {
+            versions: &thing.versions[..end],
+            durable,
+        })
+    }
+
+    /// The last one.
+    pub(crate) fn whole(&self) -> Data {
+        Data::Version(self.versions.len() - 1)
+    }
+
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable == Some(self.versions.len() - 1)
+    }
+
+    /// The least that is there.
+    pub(crate) fn least(&self) -> Data {
+        Data::Version(self.durable.unwrap_or(self.versions.len()))
+    }
+
+    /// Everything that a family allows, with some torn ones.
+    pub(crate) fn all(&self, family: Family, torn: u64, random: &mut Random) -> Vec<Data> {
+        let mut all: Vec<Data> = (self.durable.unwrap_or(0)..self.versions.len())
+            .rev()
+            .map(Data::Version)
+            .collect();
+        if self.is_durable() {
+            return all;
+        }
+        if self.durable.is_none() {
+            all.push(Data::Version(self.versions.len()));
+        }
+        all.push(Data::Half);
+        match family {
+            Family::Bare => all.extend([
+                Data::Lost(0),
+                Data::Lost(1),
+                Data::Lost(2),
+                Data::Zeros,
+                Data::Tail,
+            ]),
+            Family::Posix | Family::Ext4 => all.extend([Data::Zeros, Data::Tail]),
+            Family::Ext4Writeback => all.extend([Data::Zeros, Data::Tail, Data::Stale]),
+            Family::Xfs | Family::Btrfs => {}
+        }
+        for _ in 0..torn {
+            let seed = random.next() % 100_000;
+            // On btrfs data is never written over: whole blocks are old or new.
+            let sector = match family {
+                Family::Btrfs => 4096,
+                _ => *random.of(&[512, 4096]),
+            };
+            all.push(Data::Torn(sector, seed));
+        }
+        all
+    }
+
+    fn old(&self) -> &[u8] {
+        self.durable.map_or(&[], |at| &self.versions[at].bytes)
+    }
+
+    /// The content, and its time of modification. `stale` is what another file has left.
+    pub(crate) fn content(&self, data: Data, stale: &[u8]) -> (Rc<Bytes>, Stamp) {
+        let last = self.versions.last().unwrap();
+        let new = &last.bytes;
+        let filled = |with: &dyn Fn(usize) -> u8| {
+            // The sector in which the durable one ends is written as a whole.
+            let old = self.old().len().next_multiple_of(SECTOR);
+            let bytes = (0..new.len()).map(|at| match at < old {
+                true => new[at],
+                false => with(at),
+            });
+            Rc::new(bytes.collect::<Bytes>())
+        };
+        match data {
+            Data::Version(at) => match self.versions.get(at) {
+                Some(version) => (version.bytes.clone(), version.mtime),
+                None => (Rc::default(), last.mtime),
+            },
+            Data::Zeros => (filled(&|_| 0), last.mtime),
+            Data::Tail => {
+                let mut bytes = self.old().to_vec();
+                bytes.resize(new.len(), 0);
+                (Rc::new(bytes), last.mtime)
+            }
+            Data::Stale => {
+                let stale = |at: usize| match stale.is_empty() {
+                    true => 0xa5,
+                    false => stale[at % stale.len()],
+                };
+                (filled(&stale), last.mtime)
+            }
+            Data::Half => {
+                let mut half = new.len().div_ceil(2);
+                if half < self.old().len() {
+                    half -= half % SECTOR;
+                }
+                let mut bytes = new[..half].to_vec();
+                bytes.extend_from_slice(self.old().get(half..).unwrap_or_default());
+                (Rc::new(bytes), last.mtime)
+            }
+            Data::Lost(how) => {
+                let bytes = match how {
+                    0 => Vec::new(),
+                    1 => vec![0; new.len()],
+                    _ => new[..new.len() / 2].to_vec(),
+                };
+                (Rc::new(bytes), last.mtime)
+            }
+            Data::Torn(sector, seed) => self.torn(sector as usize, seed),
+        }
+    }
+
+    fn torn(&self, sector: usize, seed: u64) -> (Rc<Bytes>, Stamp) {
+        let mut random = Random(seed);
+        let all: Vec<&Version> = self.versions[self.durable.unwrap_or(0)..].iter().collect();
+        let mut lens: Vec<usize> = all.iter().map(|v| v.bytes.len()).collect();
+        if self.durable.is_none() {
+            lens.push(0);
+        }
+        let len = *random.of(&lens);
+        let mtime = random.of(&all).mtime;
+        let mut bytes = vec![0; len];
+        for (n, to) in bytes.chunks_mut(sector).enumerate() {
+            // One more than there are: what was never written.
+            let from = match random.below(all.len() + usize::from(self.durable.is_none())) {
+                at if at < all.len() => all[at].bytes.get(n * sector..).unwrap_or_default(),
+                _ => &[],
+            };
+            let common = from.len().min(to.len());
+            to[..common].copy_from_slice(&from[..common]);
+        }
+        (Rc::new(bytes), mtime)
+    }
+}

@@ -1,0 +1,262 @@
+//! Transactions: after recovery the tree is as after some of them, at least after all that were acknowledged;
+//! after a checkpoint it is so without recovery.
+
+use crate::common;
+use crate::record::Recorder;
+use crate::rules::REAL;
+use crate::run::{Budget, Failure, Subject, record, scale};
+use crate::scripts::{self, five};
+use crate::tree::{Tree, difference, litter, tree};
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use steadfast::Root;
+use steadfast::sys::hook::{self, Plan};
+use steadfast::workspace::{Transaction, Workspace, WorkspaceOptions};
+
+/// What is known at a cut.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// How many transactions were acknowledged.
+    done: usize,
+    /// And nothing was begun since a checkpoint.
+    settled: bool,
+}
+
+/// A workspace with small logs, and what the tree was after each of its transactions.
+pub(crate) struct Row<'a> {
+    top: &'a Path,
+    recorder: &'a Recorder<Known>,
+    states: Rc<RefCell<Vec<Tree>>>,
+    workspace: Workspace,
+}
+
+pub(crate) type Collect = dyn Fn(&mut Transaction<'_>) -> steadfast::Result<()>;
+
+impl Row<'_> {
+    fn known(&self, settled: bool) {
+        let done = self.states.borrow().len() - 1;
+        self.recorder.know(Known { done, settled });
+    }
+
+    pub(crate) fn commit(&self, collect: &Collect) {
+        self.known(false);
+        let mut tx = self.workspace.begin();
+        collect(&mut tx).unwrap();
+        tx.commit().unwrap();
+        self.states.borrow_mut().push(tree(self.top));
+        self.known(false);
+    }
+
+    pub(crate) fn settle(&self) {
+        self.workspace.settle().unwrap();
+        self.known(true);
+    }
+}
+
+pub(crate) fn open(at: &Path) -> Result<Workspace, String> {
+    // One segment after the other fills up, so that they are used again.
+    let options = WorkspaceOptions::new().log(16 * 1024, 6);
+    let root = Root::open(at).map_err(|e| e.to_string())?;
+    options.open(&root).map_err(|e| format!("{e}: {e:?}"))
+}
+
+fn check(at: &Path, states: &[Tree], known: Known) -> Result<(), String> {
+    if known.settled {
+        let now = tree(at);
+        let should = &states[known.done];
+        if now != *should {
+            let what = difference(&now, should);
+            return Err(format!("settled, and without recovery: {what}"));
+        }
+    }
+    let workspace = open(at)?;
+    let found = workspace.conflicts().map_err(|e| e.to_string())?;
+    if !found.is_empty() {
+        return Err(format!("{found:?}"));
+    }
+    let now = tree(at);
+    if !states[known.done..].contains(&now) {
+        let next = states.get(known.done + 1).unwrap_or(&now);
+        let older = states.iter().rposition(|state| *state == now);
+        return Err(format!(
+            "it is as after {older:?}\n{}\nor\n{}",
+            difference(&now, &states[known.done]),
+            difference(&now, next)
+        ));
+    }
+    workspace.close().map_err(|e| e.to_string())?;
+    let left = litter(at);
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(format!("left {left:?}")),
+    }
+}
+
+/// Records a row of transactions in a workspace that is settled, and hunts.
+pub(crate) fn hunt(
+    name: &str,
+    before: fn(&Path),
+    plan: Option<Plan>,
+    budget: Budget,
+    row: impl FnOnce(&Row<'_>),
+) -> Result<usize, Failure> {
+    let ready = |top: &Path| {
+        before(top);
+        open(top).unwrap().close().unwrap();
+    };
+    let run = |top: &Path, recorder: &Recorder<Known>| {
+        let states = Rc::new(RefCell::new(vec![tree(top)]));
+        let row_of = Row {
+            top,
+            recorder,
+            states: states.clone(),
+            workspace: open(top).unwrap(),
+        };
+        let ((), _) = hook::scope(plan, || row(&row_of));
+        // Dropped, not closed: as a crash would.
+        drop(row_of);
+        states.take()
+    };
+    let (record, cuts, states, _work) = record(Known::default(), ready, run);
+    // What they do without a system call is the business of their own tests.
+    if common::switched_off() {
+        return Ok(0);
+    }
+    let checked = |at: &Path, known: &Known| check(at, &states, *known);
+    let subject = Subject {
+        name,
+        families: &REAL,
+        record,
+        cuts,
+        budget,
+        check: &checked,
+    };
+    let total = subject.hunt()?;
+    crate::count(name, total);
+    Ok(total)
+}
+
+/// The calls that a row makes.
+pub(crate) fn calls(before: fn(&Path), row: fn(&Row<'_>)) -> Vec<&'static str> {
+    let mut calls = Vec::new();
+    record(
+        Known::default(),
+        |top| {
+            before(top);
+            open(top).unwrap().close().unwrap();
+        },
+        |top, recorder| {
+            let row_of = Row {
+                top,
+                recorder,
+                states: Rc::new(RefCell::new(vec![tree(top)])),
+                workspace: open(top).unwrap(),
+            };
+            calls = hook::scope(None, || row(&row_of)).1;
+        },
+    );
+    calls
+}
+
+fn budget() -> Budget {
+    Budget {
+        masks: 1 + scale() / 2,
+        torn: scale() as u64 / 4,
+        mixed: 1 + scale() / 4,
+        nested: if scale() > 1 { 40 } else { 120 },
+    }
+}
+
+#[track_caller]
+fn prove(name: &str, before: fn(&Path), row: impl FnOnce(&Row<'_>)) {
+    if let Err(Failure(story)) = hunt(name, before, None, budget(), row) {
+        panic!("{story}");
+    }
+}
+
+#[test]
+fn each_kind_of_transaction() {
+    // Some of them by default.
+    let every = if scale() > 1 { 1 } else { 4 };
+    for script in scripts::all().iter().step_by(every) {
+        prove(script.name, script.before, |row| row.commit(&script.run));
+    }
+}
+
+/// Eight of them on one tree, with checkpoints between, in logs that are used again and again.
+#[test]
+fn a_row_of_transactions() {
+    prove("row", five, |row| {
+        let all = scripts::all();
+        let script = |name: &str| all.iter().find(|s| s.name == name).unwrap().run;
+        row.commit(&script("five overwritten"));
+        row.commit(&script("rotate four"));
+        row.settle();
+        row.commit(&|tx| {
+            tx.create_dir_all("p/q");
+            tx.rename("f1", "p/f1");
+            tx.write("f1", "another 1")?;
+            tx.write("p/q/long", vec![b'l'; 9_000])
+        });
+        row.commit(&|tx| {
+            tx.rename("p/q", "q");
+            tx.append("q/long", "er")?;
+            tx.remove_tree("d");
+            tx.write("d", "a file now")
+        });
+        row.commit(&|tx| {
+            tx.rename("q/long", "f0");
+            tx.remove_dir("q");
+            tx.exchange("p", "f2");
+            tx.hard_link("f3", "linked");
+            Ok(())
+        });
+        row.settle();
+        row.commit(&|tx| tx.write_in_place("f3", "both names"));
+        row.commit(&|tx| {
+            tx.remove_tree("f2");
+            tx.remove_file("linked");
+            Ok(())
+        });
+    });
+}
+
+/// Logs that are full again and again, so that commits make checkpoints and segments are written anew.
+#[test]
+fn logs_are_used_again() {
+    prove("used again", five, |row| {
+        for n in 0..if scale() > 1 { 14 } else { 7 } {
+            row.commit(&move |tx| tx.write(format!("f{}", n % 3), vec![b'a' + n; 9_000]));
+        }
+    });
+}
+
+/// A cut in the middle of opening for the first time, and of closing.
+#[test]
+fn opening_and_closing() {
+    let before = |top: &Path| five(top);
+    let run = |top: &Path, _: &Recorder<Known>| {
+        let states = vec![tree(top)];
+        let workspace = open(top).unwrap();
+        let mut tx = workspace.begin();
+        tx.write("f0", "new 0").unwrap();
+        drop(tx);
+        workspace.close().unwrap();
+        states
+    };
+    let (record, cuts, states, _work) = record(Known::default(), before, run);
+    if common::switched_off() {
+        return;
+    }
+    let checked = |at: &Path, known: &Known| check(at, &states, *known);
+    let subject = Subject {
+        name: "opening",
+        families: &REAL,
+        record,
+        cuts,
+        budget: budget(),
+        check: &checked,
+    };
+    crate::count("opening", subject.prove());
+}
