@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::SystemTime;
 use steadfast::publish::{
     FileOptions, FolderOptions, Kept, Note, Receipt, Staging, SweepOptions, Target, Version, sweep,
 };
@@ -376,13 +377,16 @@ fn a_hash_is_of_a_file_that_stands_still() {
     let done = beside(
         move |_, call| {
             if call == "pread64" && std::mem::take(&mut before) {
-                fs::write(&path, "old and more").unwrap();
+                // As long as before: what was read is all that there is to read.
+                fs::write(&path, "OLD").unwrap();
+                let file = File::options().write(true).open(&path).unwrap();
+                file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
             }
         },
         || options.begin(&root, "f").map(drop),
     );
     changed(&done.unwrap_err());
-    assert_eq!(entries(tmp.path()), [file("f", "old and more")]);
+    assert_eq!(entries(tmp.path()), [file("f", "OLD")]);
 }
 
 /// A sweeper that sees a temporary before its maker holds it, removes it; then another one is made.

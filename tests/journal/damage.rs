@@ -300,6 +300,28 @@ fn a_segment_of_another_log_is_not_passed_over() {
     );
 }
 
+/// A log that was closed and opened again goes on in the next segment. If the beginning of that is damaged,
+/// the closing frame is the last that stands, and yet not the end.
+#[test]
+fn what_follows_a_closing_frame_is_missed() {
+    let tmp = common::dir();
+    let (log, _) = open(tmp.path()).unwrap();
+    log.append_durable(&[record(&payload(1, 3000))]).unwrap();
+    log.close().unwrap();
+    let (log, _) = open(tmp.path()).unwrap();
+    let long = log.max_payload() as usize - 2000;
+    for (n, len) in [(2, long), (3, 10)] {
+        log.append_durable(&[record(&payload(n, len))]).unwrap();
+    }
+    drop(log);
+    let mut damaged = image(tmp.path());
+    assert_eq!(damaged.len(), 2);
+    let mut newest = damaged.last_entry().unwrap();
+    newest.get_mut()[520] ^= 1;
+    let seen = look(materialise(&damaged).path());
+    assert!(matches!(seen.end, End::Corrupt(_)), "{:?}", seen.end);
+}
+
 /// Nor is a free segment that is missing: what it held was released, but more may have been taken away.
 #[test]
 fn a_missing_free_segment_is_found() {

@@ -223,3 +223,26 @@ fn hard_links_are_cut_and_noted() {
     assert!(receipt.notes().contains(&Note::LinksCut(1)));
     assert_eq!(fs::read_to_string(tmp.path().join("g")).unwrap(), "old");
 }
+
+/// A change that leaves inode, length and modification time as they were.
+#[test]
+fn a_version_tells_what_the_modification_time_does_not() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let path = tmp.path().join("f");
+    fs::write(&path, "old").unwrap();
+    let seen = Version::of(&root, "f").unwrap();
+    let before = fs::metadata(&path).unwrap();
+    let ctime = |meta: &fs::Metadata| (meta.ctime(), meta.ctime_nsec());
+    // The clock of an older kernel has ticks.
+    common::wait_until("another change time", || {
+        fs::write(&path, "OLD").unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+        ctime(&fs::metadata(&path).unwrap()) != ctime(&before)
+    });
+    let options = FileOptions::new().target(Target::IfUnchanged(seen));
+    let error = options.write(&root, "f", "new").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Changed);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "OLD");
+}
