@@ -19,6 +19,7 @@ mod places;
 mod random;
 mod refused;
 mod scripts;
+mod soak;
 mod tree;
 
 use common::{long, step};

@@ -18,9 +18,9 @@ const DIR: &str = "STEADFAST_WORKSPACE_MANY";
 const NAME: &str = "STEADFAST_WORKSPACE_NAME";
 const PROCESSES: u64 = 4;
 const THREADS: u64 = 8;
-const FILES: usize = 24;
+pub(crate) const FILES: usize = 24;
 
-fn file(n: usize) -> String {
+pub(crate) fn file(n: usize) -> String {
     format!("d{}/e{}/f{n}", n % 3, n % 2)
 }
 
@@ -155,7 +155,7 @@ fn many_writers_killed_at_random() {
 }
 
 /// Lines of all logs of a kind. The last of each may be cut off.
-fn lines(dir: &Path, kind: &str) -> Vec<String> {
+pub(crate) fn lines(dir: &Path, kind: &str) -> Vec<String> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         if entry.file_name().to_string_lossy().starts_with(kind) {
@@ -171,7 +171,7 @@ fn lines(dir: &Path, kind: &str) -> Vec<String> {
 }
 
 /// Walks back from what is there. Gives how many transactions were acknowledged, and how many were found.
-fn check(dir: &Path, root: &Path) -> (usize, usize) {
+pub(crate) fn check(dir: &Path, root: &Path) -> (usize, usize) {
     let mut intents: BTreeMap<String, BTreeMap<usize, String>> = BTreeMap::new();
     for line in lines(dir, "intent-") {
         let mut words = line.split(' ');
@@ -223,6 +223,14 @@ fn check(dir: &Path, root: &Path) -> (usize, usize) {
             there > 0 || !acks.contains_key(id),
             "{id}: acknowledged and lost"
         );
+    }
+    for id in lines(dir, "refused-") {
+        let none = found.iter().all(|history| !history.contains(&id));
+        assert!(none, "{id}: refused, nothing changed, and there");
+    }
+    for id in lines(dir, "promised-") {
+        let some = found.iter().any(|history| history.contains(&id));
+        assert!(some, "{id}: not finished, but promised, and lost");
     }
     // One order for all: that of the numbers where they are known, and no circle where not.
     let mut after: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
