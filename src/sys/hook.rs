@@ -28,6 +28,9 @@ pub enum Action {
     FailAfter(Errno),
     /// The call is not made, and answers that all is well. Only for those that make something durable.
     Skip,
+    /// Neither this call nor any after it is made; all answer this. What is on the disk then is what a
+    /// process leaves that is killed here, without a process for it.
+    FailFrom(Errno),
     /// The process is killed before the call.
     StopBefore,
     /// The process is killed after the call.
@@ -306,7 +309,9 @@ fn disturb<T>(
             return None;
         }
         l.seen.push(name);
-        l.plan.filter(|p| p.at == l.seen.len() as u64)
+        let n = l.seen.len() as u64;
+        l.plan
+            .filter(|p| p.at == n || matches!(p.action, Action::FailFrom(_)) && p.at < n)
     });
     if env.armed || ARMED.load(Ordering::Relaxed) {
         let n = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
@@ -316,7 +321,7 @@ fn disturb<T>(
     match action {
         Some(Action::StopBefore) => stop(),
         Some(Action::PauseBefore) => pause(),
-        Some(Action::Fail(errno)) => return Err(errno),
+        Some(Action::Fail(errno) | Action::FailFrom(errno)) => return Err(errno),
         Some(Action::Skip) => {
             return Ok(skipped.unwrap_or_else(|| panic!("{name} makes nothing durable")));
         }
@@ -400,6 +405,18 @@ mod tests {
             assert_eq!(found.id().btime, Some((1, 2)));
         }
         assert_eq!(statx().id(), own);
+    }
+
+    #[test]
+    fn from_one_call_on_nothing_is_made() {
+        let open = || openat(CWD, c"/", OFlags::PATH, Mode::empty()).map(drop);
+        let plan = Plan {
+            at: 2,
+            action: Action::FailFrom(Errno::IO),
+        };
+        let (answers, _) = scope(Some(plan), || [open(), open(), open()]);
+        assert_eq!(answers, [Ok(()), Err(Errno::IO), Err(Errno::IO)]);
+        assert_eq!(open(), Ok(()));
     }
 
     #[test]
