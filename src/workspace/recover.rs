@@ -239,6 +239,8 @@ fn work(
     let mut commits = Vec::new();
     let mut given_up = Vec::new();
     if logs.iter().any(|(.., found)| !found.records.is_empty()) {
+        // What is damaged is refused before anything is changed.
+        conflict::list(state)?;
         abandoned::tidy(&state.dir)?;
         for (_, what) in abandoned::list(&state.dir)? {
             given_up.push(what?);
@@ -252,6 +254,7 @@ fn work(
                 commits.extend(read(state, entry).map_err(|e| name_log(e, *index))?);
             }
         }
+        section::check(state, &found.records).map_err(|e| name_log(e, *index))?;
     }
     state.ledger.raise(highest)?;
     commits.retain(|commit| is_pending(commit, state.incarnation(), &marks));
@@ -291,8 +294,12 @@ fn work(
         let held = logs.iter().any(|(index, ..)| *index == mark.log);
         (held || mark.kind == MarkKind::Unknown) && !recovery.is_open(mark)
     };
-    for mark in marks.iter().filter(mine) {
-        state.ledger.clear_dead(mark, lock)?;
+    for mark in &marks {
+        // After a power cut the ledger may hold anything: also the mark of a log that is not there, which
+        // nobody else would ever clear.
+        if mine(&mark) || !writers::exists(state, mark.log)? {
+            state.ledger.clear_dead(mark, lock)?;
+        }
     }
     // The log of an open section stays as it is, with all that was put away under its index.
     logs.retain(|(index, ..)| !held_back.contains(index));
@@ -498,7 +505,10 @@ pub(super) fn checkpoint(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Record;
+    use crate::sys::hook;
     use crate::workspace::Workspace;
+    use crate::workspace::record::PHASE;
 
     #[test]
     fn nobody_begins_while_somebody_recovers() {
@@ -511,6 +521,50 @@ mod tests {
         assert_eq!(open().unwrap_err().kind(), ErrorKind::Busy);
         drop(lock);
         open().unwrap().close().unwrap();
+    }
+
+    #[test]
+    fn a_section_that_makes_no_sense_is_refused_before_anything_is_done() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = Root::open(tmp.path()).unwrap();
+        let workspace = Workspace::open(&root).unwrap();
+        let mut tx = workspace.begin();
+        tx.write("f", "lost in a power cut").unwrap();
+        tx.commit().unwrap();
+        let record = Record::new(PHASE, b"no beginning").transaction(9);
+        workspace.writer.log.append_durable(&[record]).unwrap();
+        drop(workspace);
+        std::fs::remove_file(tmp.path().join("f")).unwrap();
+        let machine = hook::Machine {
+            boot_id: Some([7; 16]),
+            time_namespace: Some(7),
+            boottime: Duration::from_secs(5),
+        };
+        let own = hook::set_machine(Some(machine));
+        let error = Workspace::open(&root).unwrap_err();
+        hook::set_machine(own);
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(!tmp.path().join("f").exists());
+    }
+
+    /// The ledger is not synced: after a power cut it may hold what was never true.
+    #[test]
+    fn the_mark_of_a_log_that_is_not_there_is_cleared() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = Root::open(tmp.path()).unwrap();
+        for kind in [MarkKind::Commit, MarkKind::Section] {
+            Workspace::open(&root).unwrap().close().unwrap();
+            let state = State::open(&root, false).unwrap();
+            let claim = state.claims.try_claim(&[]).unwrap();
+            let mark = state.ledger.mark(&claim, 5, 77, kind).unwrap();
+            drop((mark, claim));
+            assert_eq!(state.ledger.dead().unwrap().len(), 1);
+            let workspace = Workspace::open(&root).unwrap();
+            let mut tx = workspace.begin();
+            tx.write("f", "goes on").unwrap();
+            tx.commit().unwrap();
+            assert!(state.ledger.dead().unwrap().is_empty());
+        }
     }
 
     /// A process that is killed frees its claims and its log one after the other.

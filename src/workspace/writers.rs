@@ -148,6 +148,15 @@ pub(crate) fn is_live(state: &State, index: u32) -> Result<bool> {
     }
 }
 
+/// Whether there is a log of this index, be it without a record.
+pub(super) fn exists(state: &State, index: u32) -> Result<bool> {
+    match inspect(state, index) {
+        Ok(found) => Ok(found.end != journal::End::Empty),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// The first log that somebody holds, that is damaged, or that has a record above the horizon.
 pub(super) fn first_with_open_work(state: &State) -> Result<Option<u32>> {
     let horizon = state.ledger.horizon()?;

@@ -28,7 +28,7 @@ pub(super) use give_up::give_up;
 pub use hold::Hold;
 pub(super) use record::Story;
 pub use recover::{OpenSection, SectionReport, StillOpen};
-pub(super) use recover::{blocked, settle_all};
+pub(super) use recover::{blocked, check, settle_all};
 pub(super) use resource::Hooks;
 pub use resource::{Authority, HookResult};
 

@@ -7,7 +7,7 @@ use super::sum::Sum;
 use super::take_back::take_back;
 use crate::claim::ClaimPath;
 use crate::claim::Want;
-use crate::journal::{Log, Record, Recovered};
+use crate::journal::{Entry, Log, Record, Recovered};
 use crate::root::sync_names;
 use crate::sys::{self, AsFd, RenameFlags};
 use crate::workspace::ctx::Ctx;
@@ -147,6 +147,19 @@ impl fmt::Display for StillOpen {
             Self::Failed(why) => f.write_str(why),
         }
     }
+}
+
+/// Whether the records of sections can be understood, as far as they are needed.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) and those of reading what is in files.
+pub(in crate::workspace) fn check(state: &State, records: &[Entry]) -> Result<()> {
+    for story in Story::read(records)? {
+        if !story.is_over() {
+            story.load(state)?;
+        }
+    }
+    Ok(())
 }
 
 /// Finishes all sections in a dead process's log. The log may be released if none is still open then.
