@@ -351,8 +351,10 @@ impl Work<'_, '_, '_> {
             && meta.gid().as_raw() == attr.gid)
     }
 
-    /// Makes an object anew, durable, under its private name, or under a fresh one if that holds what was
-    /// displaced.
+    /// Makes an object anew, durable, under its private name; under a fresh one if that holds what was
+    /// displaced, or may be taken for it after a crash, because a torn one stands at its name. Nobody knows
+    /// again then what has been made of it: a change may have been written into it already, when the
+    /// exchange is lost.
     fn remake(&mut self, object: ObjectIx) -> Result<()> {
         let Object::New {
             staged, body, attr, ..
@@ -360,7 +362,9 @@ impl Work<'_, '_, '_> {
         else {
             return Ok(());
         };
-        let pos = if self.homes[object] == At::Empty {
+        let slot = self.target[object].and_then(|slot| self.slots[slot].thing());
+        let replaces_torn = slot.is_some_and(|it| self.torn.iter().any(|torn| torn.is(&it)));
+        let pos = if self.homes[object] == At::Empty && !replaces_torn {
             Pos::Home(object)
         } else {
             let name = (self.ctx.names)()?;

@@ -121,7 +121,10 @@ fn a_recovery_that_mends_is_finished_by_another() {
                 let plan = Some(Plan { at, action });
                 let (_, calls) = hook::scope(plan, || ready.run(Mode::Again));
                 let what = format!("{how:?}, stopped after {at} {:?}", calls.last());
-                ready.finish(&scene, &want, &what);
+                let outcome = ready.run(Mode::Again).unwrap();
+                assert_eq!(outcome.conflicts, [], "{}: {what}", scene.name);
+                // Opening a workspace clears what nobody knows of in `staged`.
+                ready.check_folders(&scene, &want, &what, &["retired", "kept"]);
                 if (calls.len() as u64) < at {
                     break;
                 }
