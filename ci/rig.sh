@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Power cuts block by block, on ext4, xfs and btrfs: docs/crash-testing.md tells how.
+#
+#   ci/rig.sh [run OPTION...]                               everything, or what the options leave of it
+#   ci/rig.sh again IMAGE FS SUBJECT ACKNOWLEDGED BEGUN     one disk again that was kept of a failure
+#
+# STEADFAST_LONG=1: more file systems, rounds and states. What fails is kept under target/rig-failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PATH=$PATH:/usr/sbin:/sbin
+
+if [ "$(id -u)" != 0 ] || [ ! -e /dev/fuse ]; then
+  echo "SKIPPED $0: it needs root, FUSE and loop devices" >&2
+  [ "${CI:-}" != true ]
+  exit
+fi
+
+CARGO_INCREMENTAL=0 cargo build -q --release --locked --manifest-path ci/rig/Cargo.toml --target-dir target/rig
+built=target/rig/release/steadfast-rig
+options=()
+# Far beyond what it takes, for when something hangs.
+limit=1200
+if [ -n "${STEADFAST_LONG:-}" ]; then
+  options=(fs=all rounds=8 states=400)
+  limit=7200
+fi
+
+base=/dev/shm
+[ -w "$base" ] || base=${TMPDIR:-/tmp}
+dir=$(mktemp -d "$base/steadfast-rig.XXXXXX")
+child=
+
+clean() {
+  local answer=$? file
+  trap - EXIT
+  # Its workers, their servers and mounts end with it.
+  if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; fi
+  if [ -n "$child" ]; then wait "$child" 2>/dev/null || true; fi
+  for file in /sys/block/loop*/loop/backing_file; do
+    if grep -qsF "${dir##*/}-" "$file"; then
+      losetup -d "/dev/$(cut -d/ -f4 <<<"$file")" || true
+    fi
+  done
+  if [ -d "$dir/failed" ]; then
+    mkdir -p target/rig-failed
+    cp --sparse=always "$dir"/failed/* target/rig-failed/
+    echo "the disks are in target/rig-failed: ci/rig.sh again target/rig-failed/..."
+  fi
+  rm -rf --one-file-system "$dir"
+  exit "$answer"
+}
+trap clean EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+case ${1:-run} in
+  run)
+    [ $# = 0 ] || shift
+    command=(run "$dir" "${options[@]}" "$@")
+    ;;
+  again)
+    shift
+    image=$(realpath "$1")
+    shift
+    command=(again "$dir" "$image" "$@")
+    ;;
+  *)
+    sed -n '2,7s/^# \?//p' "$0" >&2
+    exit 2
+    ;;
+esac
+# In the background, so that a signal to this script is heeded at once.
+timeout -k 30 "$limit" "$built" "${command[@]}" &
+child=$!
+wait "$child"

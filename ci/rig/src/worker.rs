@@ -1,0 +1,247 @@
+//! One subject on one file system: records it, and checks the states that power cuts could leave.
+
+use crate::device::{Device, Kind};
+use crate::play::{Expect, Play, Subject, Verdict};
+use crate::random::Random;
+use crate::shake::{Pace, Shake};
+use crate::states::{self, State};
+use crate::tree::{Tree, tree};
+use crate::{Answer, fault};
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+use steadfast::sys::{hook, syncfs};
+
+/// Of so many states the recovery is recorded and cut, at the most.
+const NESTED: usize = 6;
+/// So many states of one recovery.
+const OF_NESTED: usize = 5;
+
+/// What a worker was told to do.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) dir: PathBuf,
+    pub(crate) name: String,
+    pub(crate) kind: &'static Kind,
+    pub(crate) seed: u64,
+    pub(crate) rounds: usize,
+    pub(crate) states: usize,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) checked: usize,
+    pub(crate) nested: usize,
+    pub(crate) same: usize,
+    pub(crate) lost: usize,
+    pub(crate) torn: usize,
+    pub(crate) unmountable: usize,
+    /// Seconds in all, and of the checks.
+    pub(crate) seconds: f64,
+    pub(crate) checking: f64,
+    messages: BTreeMap<String, (usize, String)>,
+}
+
+#[derive(Debug)]
+struct Worker<'a> {
+    job: &'a Job,
+    subject: &'a Subject,
+    device: Device,
+    tally: Tally,
+    seen: HashSet<String>,
+}
+
+/// Does the job.
+pub(crate) fn work(job: &Job, subject: &Subject) -> Answer<Tally> {
+    let start = Instant::now();
+    let mut worker = Worker {
+        job,
+        subject,
+        device: Device::new(job.kind, &job.dir, &job.name)?,
+        tally: Tally::default(),
+        seen: HashSet::new(),
+    };
+    let mut random = Random(job.seed);
+    for round in 0..job.rounds {
+        let left = job.states.saturating_sub(worker.tally.checked);
+        let number = left.div_ceil(job.rounds - round);
+        worker.round(round, number, &mut random)?;
+    }
+    let mut tally = worker.tally;
+    tally.seconds = start.elapsed().as_secs_f64();
+    Ok(tally)
+}
+
+/// Checks one saved image again.
+pub(crate) fn again(
+    job: &Job,
+    subject: &Subject,
+    image: &Path,
+    acknowledged: usize,
+    begun: usize,
+) -> Answer<Verdict> {
+    let mut worker = Worker {
+        job,
+        subject,
+        device: Device::new(job.kind, &job.dir, &job.name)?,
+        tally: Tally::default(),
+        seen: HashSet::new(),
+    };
+    // The states that it should have had, from an undisturbed run.
+    let states = worker.record(0, &mut Random(job.seed))?;
+    let path = image.to_str().ok_or("a path that is no text")?;
+    worker.device.order(&format!("open {path}"))?;
+    worker.check(&states, acknowledged, begun)
+}
+
+impl Worker<'_> {
+    /// Runs the subject, recorded; gives what was there after each step.
+    fn record(&mut self, round: usize, random: &mut Random) -> Answer<Vec<Tree>> {
+        self.device.order("take fresh")?;
+        self.device.mount()?;
+        let top = self.device.at.join("t");
+        fs::create_dir(&top)?;
+        fs::write(self.device.at.join("other"), "")?;
+        (self.subject.prepare)(&top)?;
+        syncfs(File::open(&top)?)?;
+        self.device.order("record")?;
+        self.device
+            .order(&format!("delay {}", if round % 2 == 1 { 300 } else { 0 }))?;
+        let pace = Pace::of(round);
+        let shake = Shake::new(self.job.kind, &self.device.at, pace, random.next());
+        let shake = Rc::new(shake);
+        let mut play = Play {
+            states: vec![tree(&top)?],
+            top,
+            device: &mut self.device,
+            shake: shake.clone(),
+        };
+        let done = hook::observe(move |_, _| shake.call(), || (self.subject.run)(&mut play));
+        let states = play.states;
+        self.device.order("stop")?;
+        self.device.order("delay 0")?;
+        self.device.unmount()?;
+        done.map(|()| states)
+    }
+
+    fn round(&mut self, round: usize, number: usize, random: &mut Random) -> Answer<()> {
+        let states = self.record(round, random)?;
+        let start = Instant::now();
+        let events = self.device.order("events")?;
+        let mut chosen = states::choose(&events, number, self.job.kind.torn, None, random);
+        random.shuffle(&mut chosen);
+        for (n, state) in chosen.iter().enumerate() {
+            let hash = self.device.order(&state.load)?;
+            let known = (state.acknowledged, state.begun);
+            if !self.seen.insert(format!("{hash} {known:?}")) {
+                self.tally.same += 1;
+                continue;
+            }
+            let nested = self.subject.nested && n % 8 == 0 && n / 8 < NESTED;
+            if nested {
+                self.device.order("keep state")?;
+                self.device.order("record")?;
+            }
+            let verdict = self.check(&states, known.0, known.1)?;
+            self.count(verdict, state, round)?;
+            if nested {
+                self.device.order("stop")?;
+                self.nested(&states, state, round, random)?;
+                self.device.order("forget")?;
+            }
+        }
+        self.device.order("forget")?;
+        self.tally.checking += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Cuts the recovery that was just recorded.
+    fn nested(
+        &mut self,
+        states: &[Tree],
+        first: &State,
+        round: usize,
+        random: &mut Random,
+    ) -> Answer<()> {
+        let events = self.device.order("events")?;
+        let known = (first.acknowledged, first.begun);
+        // A file system may not survive a torn block of its own during its own recovery.
+        let torn = 8;
+        for state in states::choose(&events, OF_NESTED, torn, Some(known), random) {
+            let hash = self.device.order(&state.load)?;
+            if !self.seen.insert(format!("{hash} {known:?}")) {
+                self.tally.same += 1;
+                continue;
+            }
+            let verdict = self.check(states, known.0, known.1)?;
+            self.tally.nested += 1;
+            self.count(verdict, &state, round)?;
+        }
+        Ok(())
+    }
+
+    /// Mounts what is on the device, recovers, and judges.
+    fn check(&mut self, states: &[Tree], acknowledged: usize, begun: usize) -> Answer<Verdict> {
+        self.device.order("keep checked")?;
+        if let Err(e) = self.device.mount() {
+            return Ok(Verdict::Unmountable(e.to_string()));
+        }
+        let top = self.device.at.join("t");
+        let found = catch_unwind(AssertUnwindSafe(|| (self.subject.recover)(&top)));
+        let found = found.unwrap_or_else(|_| Err(fault("recovery panicked")));
+        let verdict = self.subject.judge(states, found, acknowledged, begun);
+        self.device.unmount()?;
+        Ok(verdict)
+    }
+
+    fn count(&mut self, verdict: Verdict, state: &State, round: usize) -> Answer<()> {
+        self.tally.checked += 1;
+        let (count, word, message) = match verdict {
+            Verdict::Clean => return Ok(()),
+            Verdict::Lost(message) => (&mut self.tally.lost, "lost", message),
+            Verdict::Torn(message) => (&mut self.tally.torn, "torn", message),
+            Verdict::Unmountable(message) => (&mut self.tally.unmountable, "no mount", message),
+        };
+        *count += 1;
+        let short: String = message
+            .split_once(": ")
+            .map_or(&*message, |(_, m)| m)
+            .into();
+        let group = format!("{word}: {}", short.chars().take(60).collect::<String>());
+        let new = !self.tally.messages.contains_key(&group);
+        let entry = self.tally.messages.entry(group).or_default();
+        entry.0 += 1;
+        if !new || (self.subject.expect)(self.job.kind) != Expect::Clean {
+            return Ok(());
+        }
+        // Worth keeping: with the disk, and how to look at it again.
+        let (dir, kind) = (self.job.dir.join("failed"), self.job.kind.name);
+        fs::create_dir_all(&dir)?;
+        let saved = format!("{}-{}.img", self.job.name, self.tally.messages.len());
+        let file = dir.join(&saved);
+        self.device.order("take checked")?;
+        self.device.order(&format!("save {}", file.display()))?;
+        let (subject, known) = (self.subject.name, (state.acknowledged, state.begun));
+        let text = format!(
+            "round {round}, seed {}, {}: {}\n    {message}\n    \
+             again: ci/rig.sh again target/rig-failed/{saved} {kind} '{subject}' {} {}",
+            self.job.seed, state.form, state.load, known.0, known.1
+        );
+        if let Some(entry) = self.tally.messages.values_mut().find(|e| e.1.is_empty()) {
+            entry.1 = text;
+        }
+        Ok(())
+    }
+}
+
+impl Tally {
+    /// What was wrong, each kind once.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = String> {
+        let all = self.messages.iter();
+        all.map(|(group, (times, text))| format!("{times} x {group}\n    {text}"))
+    }
+}
