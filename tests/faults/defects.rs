@@ -2,6 +2,7 @@
 
 use crate::common;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use steadfast::publish::{
     Batch, FileOptions, FolderOptions, Kept, Note, SweepOptions, SymlinkPolicy, Target, Version,
@@ -201,4 +202,19 @@ fn a_name_that_a_link_gave_is_the_only_one() {
     let no_flag = [("renameat2(RENAME_NOREPLACE)", Errno::INVAL)];
     hook::deny(&no_flag, || options.write(&root, "f", "new").unwrap());
     assert_eq!(names(tmp.path()), ["f"]);
+}
+
+/// A caller that passes over the error of a write does not publish a file that is cut short.
+#[test]
+fn after_a_failed_write_nothing_is_published() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let mut pending = FileOptions::new().begin(&root, "f").unwrap();
+    pending.write_all(b"half").unwrap();
+    let full = [("write", Errno::NOSPC)];
+    hook::deny(&full, || pending.write_all(b"the rest").unwrap_err());
+    let error = pending.commit().unwrap_err();
+    let state = (error.kind(), error.disk_state());
+    assert_eq!(state, (ErrorKind::Poisoned, DiskState::Unchanged));
+    assert_eq!(names(tmp.path()), [""; 0]);
 }
