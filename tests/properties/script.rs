@@ -66,6 +66,14 @@ pub(crate) fn by_hand(top: &Path, change: Change) -> io::Result<()> {
         4 => fs::remove_file(from),
         5 => fs::rename(from, to),
         6 if !nested(p, q) => {
+            // Through the link, it may be one name.
+            if let (Ok(one), Ok(two)) = (fs::canonicalize(&from), fs::canonicalize(&to))
+                && one == two
+                && from.file_name() == to.file_name()
+                && fs::symlink_metadata(&from)?.is_file()
+            {
+                return Ok(());
+            }
             let aside = top.join(".aside");
             fs::rename(&from, &aside)?;
             fs::rename(&to, &from)?;
