@@ -28,7 +28,7 @@ impl View<'_> {
     pub(crate) fn exists(&mut self, path: &Path) -> Result<bool> {
         self.named("look for", path, |view, path| match view.seen(path) {
             Ok(found) => Ok(found.is_some()),
-            Err(Stop::Path(Errno::NOENT)) => Ok(false),
+            Err(Stop::Path(Errno::NOENT | Errno::NOTDIR)) => Ok(false),
             Err(stop) => Err(stop),
         })
     }

@@ -397,6 +397,16 @@ fn a_key_is_recorded_once() {
 }
 
 #[test]
+fn nothing_is_beneath_a_file() {
+    let build = |top: &Path| std::fs::write(top.join("f"), "").unwrap();
+    with_view(build, |view, _| {
+        assert!(!view.exists(Path::new("f/x")).unwrap());
+        assert!(!view.exists(Path::new("f/x/y")).unwrap());
+        assert!(view.identity(Path::new("f/x")).unwrap().is_none());
+    });
+}
+
+#[test]
 fn the_first_answer_stands() {
     let build = |top: &Path| {
         std::fs::create_dir(top.join("d")).unwrap();
