@@ -6,7 +6,6 @@ use super::ready::Ready;
 use super::{FileOptions, Receipt};
 use crate::sys::{self, AsFd, AtFlags, Errno, FileId, FsKind, Mode, OFlags, OwnedFd, SyncRange};
 use crate::{DiskState, Error, ErrorKind, Result, Root};
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -58,8 +57,7 @@ pub struct Batch<'r> {
     receipts: Vec<Receipt>,
     /// A wave has failed, and what was staged in it is gone.
     failed: bool,
-    /// Directories with names that are not durable yet.
-    dirs: HashMap<FileId, OwnedFd>,
+    dirs: Vec<Touched>,
     /// Opened before anything is written, so that syncfs reports every write error since.
     anchor: OwnedFd,
     kind: FsKind,
@@ -92,7 +90,7 @@ impl<'r> Batch<'r> {
             bytes: 0,
             receipts: Vec::new(),
             failed: false,
-            dirs: HashMap::new(),
+            dirs: Vec::new(),
             anchor,
             kind,
             syncfs_reports,
@@ -282,29 +280,48 @@ impl<'r> Batch<'r> {
     }
 
     fn remember_dirs(&mut self, file: &Ready<'_>) -> Result<()> {
-        for dir in file.dirs().into_iter().flatten() {
+        // Before either is noted: what the file is about to do there is not done yet.
+        if self.dirs.len() + 2 > Self::WAVE {
+            self.sync_dirs()?;
+        }
+        let dirs = file.dirs();
+        let moves = dirs.iter().all(Option::is_some);
+        for (n, dir) in dirs.into_iter().flatten().enumerate() {
             let fail = |call, e| Error::new(REPLACE, call, e).with_path(file.shown());
             let id = sys::statx(dir, c"", AtFlags::EMPTY_PATH)
                 .map_err(|e| fail("statx", e))?
                 .id();
-            if !self.dirs.contains_key(&id) {
-                if self.dirs.len() >= Self::WAVE {
-                    self.sync_dirs()?;
-                }
-                let own = dir.try_clone_to_owned();
-                let own = own.map_err(|e| fail("fcntl", crate::root::errno_of(&e)))?;
-                self.dirs.insert(id, own);
+            let loses = moves && n == 0;
+            if let Some(known) = self.dirs.iter_mut().find(|known| known.id == id) {
+                known.loses |= loses;
+                continue;
             }
+            let fd = dir.try_clone_to_owned();
+            let fd = fd.map_err(|e| fail("fcntl", crate::root::errno_of(&e)))?;
+            self.dirs.push(Touched { id, fd, loses });
         }
         Ok(())
     }
 
+    /// First where names went away, then where they came, as every move is made durable.
     fn sync_dirs(&mut self) -> Result<()> {
-        for dir in std::mem::take(&mut self.dirs).into_values() {
-            sync_dir("publish batch", dir.as_fd())?;
+        let (from, to): (Vec<_>, Vec<_>) = std::mem::take(&mut self.dirs)
+            .into_iter()
+            .partition(|dir| dir.loses);
+        for dir in from.iter().chain(&to) {
+            sync_dir("publish batch", dir.fd.as_fd())?;
         }
         Ok(())
     }
+}
+
+/// A directory with names that are not durable yet.
+#[derive(Debug)]
+struct Touched {
+    id: FileId,
+    fd: OwnedFd,
+    /// Files were staged here and have moved to another.
+    loses: bool,
 }
 
 /// What the whole machine has yet to write, from procfs; `None` if that cannot be read.

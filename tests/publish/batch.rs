@@ -1,9 +1,12 @@
 //! Batches.
 
 use crate::{common, names};
+use std::cell::RefCell;
 use std::fs;
 use std::io;
-use steadfast::publish::{Batch, BatchStrategy, FileOptions, Target};
+use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
+use steadfast::publish::{Batch, BatchStrategy, FileOptions, Staging, Target};
 use steadfast::sys::hook;
 use steadfast::{DiskState, ErrorKind, Root};
 
@@ -106,4 +109,56 @@ fn the_error_says_how_far_it_came() {
     batch.commit().unwrap();
     assert_eq!(names(tmp.path()), ["a", "b", "c", "e"]);
     drop(Batch::new(&root).unwrap());
+}
+
+/// Files that are staged in one directory and published in others, so many that the directories are synced
+/// in between: each time where names went away comes first, and at the end no change is left unsynced.
+#[test]
+fn where_names_went_away_is_synced_first() {
+    for count in Batch::WAVE - 2..Batch::WAVE + 3 {
+        let tmp = common::dir();
+        let root = Root::open(tmp.path()).unwrap();
+        fs::create_dir(tmp.path().join("staging")).unwrap();
+        let ino = |path: &str| fs::metadata(tmp.path().join(path)).unwrap().ino();
+        let staging = ino("staging");
+        let mut targets = Vec::new();
+        for n in 0..count {
+            fs::create_dir(tmp.path().join(format!("d{n}"))).unwrap();
+            targets.push(ino(&format!("d{n}")));
+        }
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let noted = calls.clone();
+        let note = move |call: &'static str, synced: Option<(u64, u64)>| {
+            noted.borrow_mut().push((call, synced.map(|(_, ino)| ino)));
+        };
+        hook::observe(note, || {
+            let mut batch = Batch::new(&root).unwrap();
+            // The first is staged beside itself, and its directory is the first that is known.
+            batch.write("d0/f", "new", &FileOptions::new()).unwrap();
+            let staged = FileOptions::new().staging(Staging::In("staging".into()));
+            for n in 1..count {
+                batch.write(format!("d{n}/f"), "new", &staged).unwrap();
+            }
+            batch.commit().unwrap();
+        });
+        let mut unsynced = false;
+        let mut seen = 0;
+        for (call, synced) in calls.borrow().iter() {
+            match synced {
+                Some(ino) if *ino == staging => unsynced = false,
+                Some(ino) if targets.contains(ino) => {
+                    assert!(!unsynced, "{count}: a name may be durable in both places");
+                    seen += 1;
+                }
+                _ => unsynced |= call.starts_with("renameat") || *call == "unlinkat",
+            }
+        }
+        assert!(
+            calls
+                .borrow()
+                .iter()
+                .any(|(call, _)| call.starts_with("renameat"))
+        );
+        assert_eq!((unsynced, seen), (false, count));
+    }
 }
