@@ -12,6 +12,10 @@ use crate::sys::{
 use crate::{DiskState, Error, ErrorKind, Name};
 use std::path::{Path, PathBuf};
 
+/// How often an exchange is taken back before it is left as it is: once for each time that somebody replaces
+/// the file between two calls.
+const MOST_TURNS: u32 = 100;
+
 /// What became of an exchange.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::large_enum_variant)] // One value lives at a time, on the stack.
@@ -194,32 +198,47 @@ impl Move<'_> {
 
     /// Takes an exchange back, because what came out is not what was to be replaced.
     ///
-    /// If meanwhile somebody replaced ours as well, theirs is put back in its place, and what came out
-    /// first stays under the temporary name, for a person to look at.
+    /// If meanwhile somebody replaced ours as well, theirs is put back in its place, and so on until nobody
+    /// was in between. What came out before that stays under the temporary name, for a person to look at.
     fn exchange_back(&self) -> Error {
-        let stuck = |e: Errno| {
-            self.with_left(self.rename_error(e, RenameFlags::EXCHANGE))
+        let stuck = |call, e: Errno| {
+            let error = match call {
+                Some(call) => Error::new(self.operation, call, e).with_path(self.shown),
+                None => self.rename_error(e, RenameFlags::EXCHANGE),
+            };
+            self.with_left(error)
                 .with_state(DiskState::Indeterminate)
                 .with_advice("what was there before has the temporary name")
         };
-        let at_temporary = || {
-            sys::statx(
-                self.from_dir,
-                self.from.as_c_str(),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
+        // Held, so that no other thing can get its number while we compare.
+        let at_temporary = || -> Result<_, (&'static str, Errno)> {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW;
+            let fd = sys::openat(self.from_dir, self.from.as_c_str(), flags, Mode::empty())
+                .map_err(|e| ("openat", e))?;
+            let meta = sys::statx(&fd, c"", AtFlags::EMPTY_PATH).map_err(|e| ("statx", e))?;
+            Ok((meta.id(), fd))
         };
-        if let Err(e) = self.rename(RenameFlags::EXCHANGE) {
-            return stuck(e);
+        // What we have put there, and what we shall put there.
+        let mut put = None;
+        let mut next = match at_temporary() {
+            Ok(found) => found,
+            Err((call, e)) => return stuck(Some(call), e),
+        };
+        for _ in 0..MOST_TURNS {
+            if let Err(e) = self.rename(RenameFlags::EXCHANGE) {
+                return stuck(None, e);
+            }
+            let came = match at_temporary() {
+                Ok(found) => found,
+                Err((call, e)) => return stuck(Some(call), e),
+            };
+            match &put {
+                None if came.0 == self.id => return self.changed(),
+                Some((id, _)) if came.0 == *id => return self.with_left(self.changed()),
+                _ => put = Some(std::mem::replace(&mut next, came)),
+            }
         }
-        match at_temporary() {
-            Ok(meta) if meta.id() == self.id => self.changed(),
-            Ok(_) => match self.rename(RenameFlags::EXCHANGE) {
-                Ok(()) => self.with_left(self.changed()),
-                Err(e) => stuck(e),
-            },
-            Err(e) => stuck(e),
-        }
+        stuck(None, Errno::BUSY)
     }
 
     /// The error, naming the temporary as left behind.

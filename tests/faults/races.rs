@@ -166,7 +166,8 @@ fn what_came_to_the_name_in_the_last_moment_stays() {
     }
 }
 
-/// While an exchange is taken back somebody replaces what is to be taken back: both of theirs stay.
+/// While an exchange is taken back somebody replaces what is to be taken back, once or again and again: the
+/// last of theirs has the name, and the one before it stays too.
 #[test]
 fn what_came_while_an_exchange_was_taken_back_stays_too() {
     if hook::denied_by_env(EXCHANGE) {
@@ -175,10 +176,8 @@ fn what_came_while_an_exchange_was_taken_back_stays_too() {
     type Case = (fn(&Path), fn(&Root) -> Result<Receipt>);
     let cases: [Case; 2] = [(old_file, if_unchanged), (old_folder, replace_folder)];
     for (prepare, operation) in cases {
-        let (first, tmp) = (dir(), dir());
-        for top in [&first, &tmp] {
-            prepare(top.path());
-        }
+        let first = dir();
+        prepare(first.path());
         let root = Root::open(first.path()).unwrap();
         let (done, calls) = hook::scope(None, || operation(&root));
         done.unwrap();
@@ -194,32 +193,39 @@ fn what_came_while_an_exchange_was_taken_back_stays_too() {
         );
         let at = calls.iter().position(|c| *c == EXCHANGE).unwrap() as u64;
 
-        let (top, exchanges) = (tmp.path().to_owned(), Cell::new(0));
-        let root = Root::open(tmp.path()).unwrap();
-        let done = beside(
-            move |heard, call| {
-                if heard + 1 == at {
-                    put(&top, "f", "theirs");
-                }
-                if call == EXCHANGE {
-                    exchanges.set(exchanges.get() + 1);
-                } else if call == "statx" && exchanges.get() == 1 {
-                    put(&top, "f", "theirs as well");
-                    exchanges.set(-1);
-                }
-            },
-            || operation(&root),
-        );
-        let error = done.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
-        let [left] = error.left_behind() else {
-            panic!("{error}");
-        };
-        let left = left.to_str().unwrap();
-        assert_eq!(
-            entries(tmp.path()),
-            [file(left, "theirs"), file("f", "theirs as well")]
-        );
+        for times in 1..=5 {
+            let tmp = dir();
+            prepare(tmp.path());
+            let (top, came, exchanged) = (tmp.path().to_owned(), Cell::new(0), Cell::new(false));
+            let root = Root::open(tmp.path()).unwrap();
+            let done = beside(
+                move |heard, call| {
+                    if heard + 1 == at {
+                        put(&top, "f", "theirs 0");
+                    }
+                    if call == EXCHANGE {
+                        exchanged.set(true);
+                    } else if call == "statx" && exchanged.take() && came.get() < times {
+                        came.set(came.get() + 1);
+                        put(&top, "f", &format!("theirs {}", came.get()));
+                    }
+                },
+                || operation(&root),
+            );
+            let error = done.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+            let [left] = error.left_behind() else {
+                panic!("{error}");
+            };
+            let left = left.to_str().unwrap();
+            assert_eq!(
+                entries(tmp.path()),
+                [
+                    file(left, &format!("theirs {}", times - 1)),
+                    file("f", &format!("theirs {times}"))
+                ]
+            );
+        }
     }
 }
 
