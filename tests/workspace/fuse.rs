@@ -1,6 +1,6 @@
 //! On a FUSE file system, where syncfs(2) does not have the server sync: each thing is synced by itself.
 
-use crate::common::skipped;
+use crate::common::{skipped, wait_until};
 use crate::scripts::five;
 use crate::tree::litter;
 use std::cell::RefCell;
@@ -90,5 +90,6 @@ fn each_thing_is_synced_where_syncfs_proves_nothing() {
         assert!(synced.borrow().contains(&id), "{path} is not synced");
     }
     workspace.close().unwrap();
-    assert_eq!(litter(at), Vec::<PathBuf>::new());
+    // What is closed is given back to the server a little later, and has a name of its own until then.
+    wait_until("nothing is left", || litter(at).is_empty());
 }
