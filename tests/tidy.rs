@@ -188,7 +188,7 @@ fn each_rule_finds_its_fault() {
         ("src/a.rs", "//! a\n#![deny(unsafe_code)] // no unsafe\n"),
         (
             "docs/a.md",
-            "[a](../Cargo.toml#b) [c](https://example.org) src/root/a target/farm/x\n",
+            "[a](../Cargo.toml#b) [c](https://example.org) src/root/a target/Users/x\n",
         ),
         (UNSAFE_ROOM, &keyword),
     ];
