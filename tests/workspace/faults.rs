@@ -353,6 +353,46 @@ fn an_error_at_every_call_leaves_what_it_says() {
     });
 }
 
+/// Runs a script whose calls all fail from one on, so that nothing more is done: what a kill there leaves,
+/// without a process for each.
+fn cut_off(dir: &Path, script: &Script, at: u64) {
+    let workspace = Workspace::open(&Root::open(dir).unwrap()).unwrap();
+    let plan = Plan {
+        at,
+        action: Action::FailFrom(Errno::IO),
+    };
+    let (done, _) = hook::scope(Some(plan), || {
+        let mut tx = workspace.begin();
+        let done = (script.run)(&mut tx).and_then(|()| tx.commit().map(drop));
+        drop(workspace);
+        done
+    });
+    assert!(done.is_err(), "{}: not cut off at {at}", script.name);
+}
+
+/// The first call of a script after its record is durable: most of what it decided is left to recovery.
+fn decided(top: &Path, script: &Script, old: &Tree, new: &Tree) -> u64 {
+    let dir = prepared(top, script);
+    let workspace = Workspace::open(&Root::open(dir.path()).unwrap()).unwrap();
+    let ((), calls) = hook::scope(None, || {
+        let mut tx = workspace.begin();
+        (script.run)(&mut tx).unwrap();
+        tx.commit().unwrap();
+    });
+    drop(workspace);
+    // The last fdatasync is that of the record: what follows is not synced.
+    let record = calls.iter().rposition(|call| *call == "fdatasync").unwrap();
+    let next = u64::try_from(record).unwrap() + 2;
+    let dir = prepared(top, script);
+    cut_off(dir.path(), script, next);
+    let context = format!("{}, cut off at {next}", script.name);
+    assert!(
+        check(dir.path(), old, new, &context),
+        "{context}: not decided"
+    );
+    next
+}
+
 /// An error at every call of the recovery of what was decided and not begun.
 #[test]
 fn an_error_at_every_call_of_recovery_loses_nothing() {
@@ -367,26 +407,7 @@ fn an_error_at_every_call_of_recovery_loses_nothing() {
     ];
     for_all("recovery with errors", |top, script, count| {
         let (old, new) = states(top, script);
-        // The last fdatasync is that of the record: what follows is not synced.
-        let dir = prepared(top, script);
-        let workspace = Workspace::open(&Root::open(dir.path()).unwrap()).unwrap();
-        let ((), calls) = hook::scope(None, || {
-            let mut tx = workspace.begin();
-            (script.run)(&mut tx).unwrap();
-            tx.commit().unwrap();
-        });
-        drop(workspace);
-        let record = calls.iter().rposition(|call| *call == "fdatasync");
-        // A child makes some calls more than this process, which has tried what the kernel lacks.
-        let record = record.unwrap() + 1;
-        let kill = (record..record + 20)
-            .map(|at| format!("stop-after:{at}"))
-            .find(|kill| {
-                let dir = prepared(top, script);
-                assert!(killed(script.name, dir.path(), kill), "{}", script.name);
-                check(dir.path(), &old, &new, script.name)
-            });
-        let kill = kill.unwrap();
+        let record = decided(top, script, &old, &new);
         for at in (1..).step_by(crate::step(5)) {
             assert!(at < BOUND, "{}: no end", script.name);
             let some = usize::try_from(at).unwrap() % all.len();
@@ -402,7 +423,7 @@ fn an_error_at_every_call_of_recovery_loses_nothing() {
                         continue;
                     }
                     let dir = prepared(top, script);
-                    assert!(killed(script.name, dir.path(), &kill), "{}", script.name);
+                    cut_off(dir.path(), script, record);
                     count.run(|| {
                         let root = Root::open(dir.path()).unwrap();
                         let plan = Plan { at, action };
