@@ -1,7 +1,8 @@
 //! Every call of every operation fails once with every errno, and once after it was carried out.
 
 use crate::common::{concerned, no_child};
-use crate::ops::{self, Op};
+use crate::op::{Op, Outcome};
+use crate::ops;
 use crate::state::{Entry, State, Tree, same_content, state, sweep_all};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -121,7 +122,7 @@ fn sweep_over(ops: Vec<Op>) {
     assert_eq!(failed, 0, "of {runs} disturbed runs");
 }
 
-fn check(op: &Op, old: &State, new: &State, outcome: &ops::Outcome, dir: &Path, context: &str) {
+fn check(op: &Op, old: &State, new: &State, outcome: &Outcome, dir: &Path, context: &str) {
     let now = state(dir);
     let narrowed = outcome.as_ref().is_ok_and(|done| done.narrowed);
     let (target_state, left) = match outcome {

@@ -1,8 +1,8 @@
 //! Sweepers run all the while that writers publish and are killed: nothing of a living writer goes, and
 //! nothing that is to be kept.
 
+use crate::common::Random;
 use crate::common::{FOREVER, spawn, wait_until};
-use crate::ops::Random;
 use crate::state::sweep_all;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};

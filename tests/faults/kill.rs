@@ -2,7 +2,8 @@
 
 use crate::common::{concerned, spawn};
 use crate::errno::{claims, is_empty_dir, sides, states, still_kept};
-use crate::ops::{self, Op};
+use crate::op::Op;
+use crate::ops;
 use crate::state::{Entry, State, state, sweep_all};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

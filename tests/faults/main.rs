@@ -8,6 +8,7 @@ mod defects;
 mod errno;
 mod interplay;
 mod kill;
+mod op;
 mod ops;
 mod races;
 mod state;

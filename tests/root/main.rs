@@ -8,6 +8,7 @@ mod common;
 mod calls;
 mod capabilities;
 mod differential;
+mod handles;
 mod mkdirs;
 mod support;
 mod unprivileged;
