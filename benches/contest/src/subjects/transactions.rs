@@ -1,0 +1,173 @@
+//! Many files as one.
+
+use super::size;
+use crate::harness::{Case, Watch, open};
+use crate::{peers, sqlite};
+use std::fs;
+use std::path::Path;
+use steadfast::Root;
+use steadfast::workspace::Workspace;
+use steadfast_bench::replace_plain;
+
+/// So many files of so many bytes in one transaction; and a stream of small transactions.
+pub(super) fn cases(long: bool) -> Vec<Case> {
+    let mut all: Vec<_> = [1, 10, 100, 1000]
+        .into_iter()
+        .map(|count| one(count, 4 << 10))
+        .collect();
+    let large: &[usize] = if long { &[1, 10, 100, 1000] } else { &[1, 10] };
+    all.extend(large.iter().map(|&count| one(count, 1 << 20)));
+    all.push(stream(200, 4 << 10));
+    all
+}
+
+/// Other bytes than the time before: SQLite does not write what is there already.
+fn vary(bytes: &mut [u8]) {
+    let next = bytes.first().map_or(0, |b| b.wrapping_add(1));
+    bytes.fill(next);
+}
+
+fn files(dir: &Path, count: usize, len: usize) -> crate::harness::Done<(Vec<String>, Vec<u8>)> {
+    let (names, bytes) = (peers::names(count), vec![b'x'; len]);
+    for name in &names {
+        fs::write(dir.join(name), &bytes)?;
+    }
+    Ok((names, bytes))
+}
+
+fn one(count: usize, len: usize) -> Case {
+    let plural = if count == 1 { "" } else { "s" };
+    let title = format!(
+        "a transaction: replace {count} file{plural} of {}",
+        size(len)
+    );
+    let case = Case::new(format!("transaction/{count}/{len}"), title, count as u64)
+        .with("raw, one by one", move |dir| {
+            let at = open(dir)?;
+            let (names, mut bytes) = files(dir, count, len)?;
+            Ok(move |w: &mut Watch| {
+                vary(&mut bytes);
+                w.time(|| {
+                    for name in &names {
+                        replace_plain(&at, name, ".temporary", &bytes)?;
+                    }
+                    Ok(())
+                })
+            })
+        })
+        .with("steadfast", move |dir| {
+            let (names, mut bytes) = files(dir, count, len)?;
+            let space = Workspace::open(&Root::open(dir)?)?;
+            Ok(move |w: &mut Watch| {
+                vary(&mut bytes);
+                w.time(|| {
+                    let mut tx = space.begin();
+                    for name in &names {
+                        tx.write(name, &bytes)?;
+                    }
+                    Ok(tx.commit().map(drop)?)
+                })
+            })
+        })
+        .with("steadfast, settled", move |dir| {
+            let (names, mut bytes) = files(dir, count, len)?;
+            let space = Workspace::open(&Root::open(dir)?)?;
+            Ok(move |w: &mut Watch| {
+                vary(&mut bytes);
+                w.time(|| {
+                    let mut tx = space.begin();
+                    for name in &names {
+                        tx.write(name, &bytes)?;
+                    }
+                    tx.commit()?;
+                    Ok(space.settle()?)
+                })
+            })
+        });
+    let case = if len > 64 << 10 {
+        case
+    } else {
+        case.with("steadfast, in place", move |dir| {
+            let (names, mut bytes) = files(dir, count, len)?;
+            let space = Workspace::open(&Root::open(dir)?)?;
+            Ok(move |w: &mut Watch| {
+                vary(&mut bytes);
+                w.time(|| {
+                    let mut tx = space.begin();
+                    for name in &names {
+                        tx.write_in_place(name, &bytes)?;
+                    }
+                    Ok(tx.commit().map(drop)?)
+                })
+            })
+        })
+    };
+    case.with("fs-transaction", move |dir| {
+        let (names, mut bytes) = files(dir, count, len)?;
+        let dir = dir.to_owned();
+        Ok(move |w: &mut Watch| {
+            vary(&mut bytes);
+            w.time(|| peers::fs_transaction(&dir, &names, &bytes, false))
+        })
+    })
+    .with("SQLite", move |dir| {
+        let (names, mut bytes) = (peers::names(count), vec![b'x'; len]);
+        let mut db = sqlite::open(dir)?;
+        Ok(move |w: &mut Watch| {
+            vary(&mut bytes);
+            w.time(|| sqlite::write(&mut db, &names, &bytes))
+        })
+    })
+}
+
+/// What comes later is paid here, too: checkpoints are within.
+fn stream(count: usize, len: usize) -> Case {
+    let title = format!(
+        "{count} transactions of one file of {}, the last checkpoint included",
+        size(len)
+    );
+    Case::new(format!("stream/{count}/{len}"), title, count as u64)
+        .untraced()
+        .rounds(12)
+        .with("raw, one by one", move |dir| {
+            let at = open(dir)?;
+            let (names, mut bytes) = files(dir, count, len)?;
+            Ok(move |w: &mut Watch| {
+                vary(&mut bytes);
+                w.time(|| {
+                    for name in &names {
+                        replace_plain(&at, name, ".temporary", &bytes)?;
+                    }
+                    Ok(())
+                })
+            })
+        })
+        .with("steadfast", move |dir| {
+            let (names, mut bytes) = files(dir, count, len)?;
+            let space = Workspace::open(&Root::open(dir)?)?;
+            Ok(move |w: &mut Watch| {
+                vary(&mut bytes);
+                w.time(|| {
+                    for name in &names {
+                        let mut tx = space.begin();
+                        tx.write(name, &bytes)?;
+                        tx.commit()?;
+                    }
+                    Ok(space.settle()?)
+                })
+            })
+        })
+        .with("SQLite", move |dir| {
+            let (names, mut bytes) = (peers::names(count), vec![b'x'; len]);
+            let mut db = sqlite::open(dir)?;
+            Ok(move |w: &mut Watch| {
+                vary(&mut bytes);
+                w.time(|| {
+                    for name in &names {
+                        sqlite::write(&mut db, std::slice::from_ref(name), &bytes)?;
+                    }
+                    sqlite::checkpoint(&db)
+                })
+            })
+        })
+}
