@@ -4,9 +4,11 @@ use crate::common::{self, no_child, wait_until};
 use crate::scenes;
 use crate::support::{assert_clean, assert_same, furnish, open, tree};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use steadfast::sys::Errno;
+use steadfast::sys::hook::{self, Action, Likeness, Likenesses, Plan};
 
 /// How a section ends without a commit.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +127,56 @@ fn only_what_was_changed_is_replaced() {
     for ((path, before), after) in paths.into_iter().zip(before).zip(after) {
         assert_eq!(before == after, path != "b", "{path}");
     }
+}
+
+/// After a power cut what others have written over in place may be there, and the inode as it was before: its
+/// times then tell nothing.
+#[test]
+fn what_was_written_in_place_without_its_times_is_taken_back() {
+    let dir = common::dir();
+    let top = dir.path();
+    let workspace = open(top);
+    furnish(top);
+    let meta = |path: &str| fs::symlink_metadata(top.join(path)).unwrap();
+    let ctime = |path: &str| (meta(path).ctime(), meta(path).ctime_nsec());
+    common::wait_until("the next tick", || {
+        fs::write(top.join("tick"), "").unwrap();
+        ctime("tick") > ctime("s") && ctime("tick") > ctime("d/sub")
+    });
+    let before = tree(top);
+    let written = ["a", "d/two"];
+    let (times, inode) = (written.map(ctime), meta("b").ino());
+    let mut section = workspace.section("in place").unwrap();
+    section.protect(["a", "b", "d"]).unwrap();
+    let mut likenesses = Likenesses::new();
+    for (path, (sec, nsec)) in written.into_iter().zip(times) {
+        let modified = meta(path).modified().unwrap();
+        let file = fs::File::options().write(true).open(top.join(path));
+        let file = file.unwrap();
+        file.write_all_at(b"X", 0).unwrap();
+        file.set_modified(modified).unwrap();
+        let stamp = |(sec, nsec): (i64, i64)| (sec, u32::try_from(nsec).unwrap());
+        let like = Likeness {
+            ino: meta(path).ino(),
+            btime: None,
+            ctime: [stamp(ctime(path)), stamp((sec, nsec))],
+        };
+        likenesses.insert((meta(path).dev(), meta(path).ino()), like);
+    }
+    // As if its process had died.
+    let plan = Plan {
+        at: 1,
+        action: Action::FailFrom(Errno::IO),
+    };
+    hook::scope(Some(plan), || drop(section));
+    drop(workspace);
+    hook::set_likenesses(likenesses);
+    let again = open(top);
+    hook::set_likenesses(Likenesses::new());
+    assert_eq!(again.recovered().taken_back().len(), 1);
+    assert_same(&tree(top), &before, "in place");
+    assert_eq!(meta("b").ino(), inode, "which nobody has changed");
+    assert_clean(top, "in place");
 }
 
 /// The time of a directory in which others have been at work is theirs.

@@ -76,6 +76,7 @@ pub(super) fn roll_back(section: &mut Section<'_>) -> Result<()> {
             &section.begin,
             &section.sum,
             &section.resources,
+            true,
         );
         let recorded = match back {
             Ok(()) => section.append(SECTION_END, &End::TakenBack.encode(number)),

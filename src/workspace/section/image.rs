@@ -1,16 +1,21 @@
 //! Before-images: copies of what others may change, and whether they did.
 
 use crate::sys::{
-    self, AsFd, AtFlags, Errno, FileType, Metadata, Mode, OFlags, RenameFlags, Timestamps,
+    self, AsFd, AtFlags, BorrowedFd, Errno, FileType, Metadata, Mode, OFlags, RenameFlags,
+    Timestamps,
 };
 use crate::tree::{self, CopyOptions, Event, Keep, Preserve, Special, Walk};
 use crate::workspace::ctx::Ctx;
 use crate::workspace::identity::{Ident, Stamp};
+use crate::workspace::place::read_at;
 use crate::{Dir, Error, ErrorKind, Name, Result, Root};
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const OP: &str = "protect";
+/// How much is compared at once.
+const BUFFER: usize = 256 << 10;
 
 pub(super) fn stamp(time: sys::Timespec) -> Stamp {
     let nanos = u32::try_from(time.tv_nsec).unwrap_or_default();
@@ -67,14 +72,33 @@ pub(super) fn take(ctx: &mut Ctx<'_>, dir: &Dir, name: &Name) -> Result<(Name, I
 /// Whether nothing of what stands at a name has changed since a time: it is still the same inode, and
 /// neither it nor anything in it has a later time of change. Files whose names were removed show in their
 /// directory.
-pub(super) fn is_unchanged(dir: &Dir, name: &Name, live: &Ident, since: Stamp) -> Result<bool> {
+///
+/// With a copy, in `kept/`, files must also have its content: after a power cut what was written over in
+/// place may be there, and the inode still be as before it.
+pub(super) fn is_unchanged(
+    (dir, name): (&Dir, &Name),
+    live: &Ident,
+    since: Stamp,
+    copy: Option<(&Dir, &Name)>,
+) -> Result<bool> {
     let before = |meta: &Metadata| stamp(meta.ctime()) < since;
-    match look(dir, name).map_err(|e| Error::new(OP, "statx", e))? {
-        Some(meta) if live.is(&Ident::of(&meta)) && before(&meta) => {
-            if meta.kind() != FileType::Directory {
-                return Ok(true);
-            }
+    let copy = match copy {
+        Some((kept, copy)) => Some((Root::from(kept.try_clone()?), copy)),
+        None => None,
+    };
+    let same = |dir: BorrowedFd<'_>, name: &Name, below: &Path| match &copy {
+        Some((kept, copy)) => {
+            let path: PathBuf = Path::new(copy).join(below).components().collect();
+            is_same_content(dir, name, kept, &path)
         }
+        None => Ok(true),
+    };
+    match look(dir, name).map_err(|e| Error::new(OP, "statx", e))? {
+        Some(meta) if live.is(&Ident::of(&meta)) && before(&meta) => match meta.kind() {
+            FileType::Directory => {}
+            FileType::RegularFile => return same(dir.as_fd(), name, Path::new("")),
+            _ => return Ok(true),
+        },
         _ => return Ok(false),
     }
     let mut walk = Walk::new(dir, name)?;
@@ -90,9 +114,41 @@ pub(super) fn is_unchanged(dir: &Dir, name: &Name, live: &Ident, since: Stamp) -
             _ => continue,
         };
         match entry.metadata()? {
-            Some(meta) if before(&meta) => {}
+            Some(meta) if before(&meta) => {
+                // Beneath the copy, it has the same path.
+                let below: PathBuf = entry.path().components().skip(1).collect();
+                if meta.is_file() && !same(entry.parent(), entry.name(), &below)? {
+                    return Ok(false);
+                }
+            }
             _ => return Ok(false),
         }
+    }
+}
+
+/// Whether a file has the content of a copy in `kept/`. What cannot be read counts as changed.
+fn is_same_content(dir: BorrowedFd<'_>, name: &Name, kept: &Root, copy: &Path) -> Result<bool> {
+    let fail = |call| move |e| Error::new(OP, call, e);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let Ok(live) = sys::openat(dir, name.as_c_str(), flags, Mode::empty()) else {
+        return Ok(false);
+    };
+    let Ok(copy) = kept.open_raw(copy.as_os_str().as_bytes(), flags, Mode::empty()) else {
+        return Ok(false);
+    };
+    let (mut is, mut was) = (vec![0; BUFFER], vec![0; BUFFER]);
+    let mut at = 0;
+    loop {
+        let n = read_at(&live, &mut is, at).map_err(fail("pread64"))?;
+        if read_at(&copy, &mut was, at).map_err(fail("pread64"))? != n
+            || is.get(..n) != was.get(..n)
+        {
+            return Ok(false);
+        }
+        if n < BUFFER {
+            return Ok(true);
+        }
+        at += n as u64;
     }
 }
 

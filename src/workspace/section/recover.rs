@@ -218,7 +218,7 @@ fn one(
     }
     let mut names = || writers::fresh_name(index);
     let mut ctx = state.ctx(root, &mut names);
-    match take_back(&mut ctx, hooks, &begin, &sum, &resources) {
+    match take_back(&mut ctx, hooks, &begin, &sum, &resources, false) {
         Ok(()) => {
             let end = End::TakenBack.encode(number);
             let record = Record::new(SECTION_END, &end).transaction(number);

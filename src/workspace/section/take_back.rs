@@ -12,7 +12,7 @@ use crate::workspace::ctx::Ctx;
 use crate::workspace::identity::{Ident, Stamp};
 use crate::workspace::mapping::Attributes;
 use crate::workspace::realise::roll_back;
-use crate::{Error, Name, Result, Root};
+use crate::{Dir, Error, Name, Result, Root};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,12 +21,15 @@ const OP: &str = "take back section";
 
 /// Puts back what the section has changed. It can be called again after any error, and after a crash at any
 /// point: the end is not recorded here, and nothing that was put away is removed.
+///
+/// `alive`: so is its process, and with it the times of change tell what others have changed.
 pub(super) fn take_back(
     ctx: &mut Ctx<'_>,
     hooks: &Hooks,
     begin: &Begin,
     sum: &Sum,
     resources: &[(String, Vec<u8>)],
+    alive: bool,
 ) -> std::result::Result<(), StillOpen> {
     // Nothing is touched as long as not everything can be undone.
     for (hook, _) in resources {
@@ -35,7 +38,7 @@ pub(super) fn take_back(
         }
     }
     give_back(hooks, begin.number, resources)?;
-    files(ctx, begin, sum)
+    files(ctx, begin, sum, alive)
 }
 
 /// Calls the hooks, the last resource first.
@@ -68,9 +71,14 @@ fn give_back(
     done
 }
 
-fn files(ctx: &mut Ctx<'_>, begin: &Begin, sum: &Sum) -> std::result::Result<(), StillOpen> {
+fn files(
+    ctx: &mut Ctx<'_>,
+    begin: &Begin,
+    sum: &Sum,
+    alive: bool,
+) -> std::result::Result<(), StillOpen> {
     let failed = |e: Error| StillOpen::Failed(e.with_operation(OP).to_string());
-    let images = images(ctx, sum).map_err(failed)?;
+    let images = images(ctx, sum, alive).map_err(failed)?;
     let extra = match sum.top() {
         Some(_) => Some(new_names(ctx.root, sum).map_err(failed)?),
         None => None,
@@ -89,19 +97,23 @@ fn files(ctx: &mut Ctx<'_>, begin: &Begin, sum: &Sum) -> std::result::Result<(),
 }
 
 /// Which of the images are needed.
-fn images(ctx: &mut Ctx<'_>, sum: &Sum) -> Result<Vec<(usize, Use)>> {
+fn images(ctx: &mut Ctx<'_>, sum: &Sum, alive: bool) -> Result<Vec<(usize, Use)>> {
     let mut out = Vec::new();
     let mut clock = None;
     for (at, spot) in sum.spots().iter().enumerate() {
-        let What::Image { live, since, .. } = &spot.what else {
+        let What::Image {
+            name, live, since, ..
+        } = &spot.what
+        else {
             continue;
         };
+        let copy = (!alive).then_some((ctx.kept, name));
         let now = match clock {
             Some(now) => now,
             None => *clock.insert(image::clock(ctx)?),
         };
         // If the clock went back, no time tells anything.
-        let same = now >= *since && is_live(ctx.root, sum, at, live, *since)?;
+        let same = now >= *since && is_live(ctx.root, sum, at, (live, *since), copy)?;
         out.push((at, if same { Use::Live } else { Use::Copy }));
     }
     // The names of one file are put back together, or they would be names of two.
@@ -121,14 +133,20 @@ fn images(ctx: &mut Ctx<'_>, sum: &Sum) -> Result<Vec<(usize, Use)>> {
     Ok(out)
 }
 
-fn is_live(root: &Root, sum: &Sum, at: usize, live: &Ident, since: Stamp) -> Result<bool> {
+fn is_live(
+    root: &Root,
+    sum: &Sum,
+    at: usize,
+    (live, since): (&Ident, Stamp),
+    copy: Option<(&Dir, &Name)>,
+) -> Result<bool> {
     let spot = &sum.spots()[at];
     let place = sum.place_of(spot);
     let path = sum.path(spot);
     match root.split(OsStr::from_bytes(&path)) {
         Ok((dir, name)) => {
             let same = Ident::of(&dir.metadata()?).is(&place.ident);
-            Ok(same && image::is_unchanged(&dir, &name, live, since)?)
+            Ok(same && image::is_unchanged((&dir, &name), live, since, copy)?)
         }
         // Its directory was moved, or is gone: the mapping looks for it.
         Err(_) => Ok(false),
