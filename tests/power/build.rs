@@ -31,6 +31,7 @@ pub(crate) struct Choice {
 struct Item {
     attributes: Attributes,
     mtime: Stamp,
+    ctime: Stamp,
     content: Rc<Bytes>,
 }
 
@@ -39,8 +40,6 @@ pub(crate) struct State<'a> {
     record: &'a Record,
     names: Names,
     items: BTreeMap<Node, Item>,
-    /// Where it was cut.
-    call: usize,
 }
 
 fn there<'a>(record: &'a Record, masks: &'a Masks) -> impl Iterator<Item = (usize, &'a What, u8)> {
@@ -102,17 +101,25 @@ impl<'a> State<'a> {
         let mut items = BTreeMap::new();
         let mut set: HashMap<Node, (usize, &Attributes)> = HashMap::new();
         let mut changed: HashMap<Node, usize> = HashMap::new();
+        // When something that shows in its time of change was done to it: it is in the same inode.
+        let mut dated: HashMap<Node, usize> = HashMap::new();
         for (call, what, mask) in there(record, &choice.masks) {
             match what {
                 What::Attributes(node, attributes) => {
                     set.insert(*node, (call, attributes));
+                    dated.insert(*node, call);
                 }
                 What::Names(parts) => {
                     let parts = parts
                         .iter()
                         .enumerate()
                         .filter(|(at, _)| mask >> at & 1 == 1);
-                    changed.extend(parts.map(|(_, part)| (part.dir, call)));
+                    for (_, part) in parts {
+                        changed.insert(part.dir, call);
+                        dated.insert(part.dir, call);
+                        let nodes = part.names.iter().flat_map(|(_, was, is)| [*was, *is]);
+                        dated.extend(nodes.flatten().map(|node| (node, call)));
+                    }
                 }
             }
         }
@@ -121,10 +128,12 @@ impl<'a> State<'a> {
             let (at, attributes) = set
                 .get(&node)
                 .map_or((0, &thing.first), |(at, a)| (*at, *a));
+            let mut dated = dated.get(&node).copied().unwrap_or(0);
             let (content, written, mut mtime) = match Window::new(record, node, choice.call) {
                 Some(window) => {
                     let data = choice.data.get(&node).copied().unwrap_or(window.whole());
                     let (content, mtime) = window.content(data, &[]);
+                    dated = dated.max(window.dated(data).unwrap_or(0));
                     let written = (thing.versions.iter())
                         .find(|v| v.mtime == mtime)
                         .map_or(0, |v| v.call);
@@ -132,8 +141,7 @@ impl<'a> State<'a> {
                 }
                 None => {
                     let last = changed.get(&node).copied().unwrap_or(0).max(at);
-                    let known = thing.mtimes.partition_point(|(call, _)| *call <= last);
-                    (Rc::default(), last, thing.mtimes[known.max(1) - 1].1)
+                    (Rc::default(), last, thing.mtime(last))
                 }
             };
             if let Some(set) = attributes.mtime
@@ -147,6 +155,7 @@ impl<'a> State<'a> {
                 Item {
                     attributes,
                     mtime,
+                    ctime: thing.ctime(dated),
                     content,
                 },
             );
@@ -155,7 +164,6 @@ impl<'a> State<'a> {
             record,
             names,
             items,
-            call: choice.call,
         }
     }
 
@@ -165,7 +173,7 @@ impl<'a> State<'a> {
         for (node, item) in &self.items {
             node.hash(&mut hash);
             self.names.get(node).hash(&mut hash);
-            item.mtime.hash(&mut hash);
+            (item.mtime, item.ctime).hash(&mut hash);
             item.attributes.mode.hash(&mut hash);
             item.attributes.owner.hash(&mut hash);
             item.attributes.xattrs.hash(&mut hash);
@@ -223,7 +231,10 @@ impl<'a> State<'a> {
 
     fn finish(&self, node: Node, path: &Path, likenesses: &mut Likenesses) {
         let Item {
-            attributes, mtime, ..
+            attributes,
+            mtime,
+            ctime,
+            ..
         } = &self.items[&node];
         let thing = &self.record.things[node];
         let meta = fs::symlink_metadata(path).unwrap();
@@ -252,14 +263,13 @@ impl<'a> State<'a> {
         };
         utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
         let meta = fs::symlink_metadata(path).unwrap();
-        let known = thing.ctimes.partition_point(|(call, _)| *call <= self.call);
         let made = (meta.ctime(), u32::try_from(meta.ctime_nsec()).unwrap());
         likenesses.insert(
             (meta.dev(), meta.ino()),
             Likeness {
                 ino: thing.ino,
                 btime: thing.btime,
-                ctime: [made, thing.ctimes[known.max(1) - 1].1],
+                ctime: [made, *ctime],
             },
         );
     }

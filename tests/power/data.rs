@@ -20,12 +20,17 @@ pub(crate) enum Data {
     Tail,
     /// The same with what another file has left there.
     Stale,
-    /// The first half of the last version over the durable one.
+    /// The first half of the last version, in whole sectors, over the durable one.
     Half,
     /// Each sector as in one of the versions, by a seed.
     Torn(u32, u64),
     /// Nothing, zeros and a first part of the last version, whatever was durable.
     Lost(u8),
+    /// Written over in place, and the inode with length and times is the durable one: sectors of the last
+    /// version (0), or of any, by a seed.
+    Silent(u64),
+    /// The durable content, and the times of the last version.
+    Touched,
 }
 
 impl fmt::Display for Data {
@@ -38,6 +43,8 @@ impl fmt::Display for Data {
             Self::Half => write!(f, "h"),
             Self::Torn(sector, seed) => write!(f, "t{sector}.{seed}"),
             Self::Lost(how) => write!(f, "l{how}"),
+            Self::Silent(seed) => write!(f, "i{seed}"),
+            Self::Touched => write!(f, "m"),
         }
     }
 }
@@ -51,6 +58,8 @@ impl Data {
             "n" => Self::Tail,
             "s" => Self::Stale,
             "h" => Self::Half,
+            "i" => Self::Silent(rest.parse().ok()?),
+            "m" => Self::Touched,
             "t" => {
                 let (sector, seed) = rest.split_once('.')?;
                 Self::Torn(sector.parse().ok()?, seed.parse().ok()?)
@@ -116,6 +125,14 @@ impl<'a> Window<'a> {
             all.push(Data::Version(self.versions.len()));
         }
         all.push(Data::Half);
+        if self.durable.is_some() {
+            all.push(Data::Touched);
+            // On btrfs new content comes with the inode.
+            if family != Family::Btrfs && !self.old().is_empty() {
+                all.push(Data::Silent(0));
+                all.extend((0..torn / 2).map(|_| Data::Silent(1 + random.next() % 100_000)));
+            }
+        }
         match family {
             Family::Bare => all.extend([
                 Data::Lost(0),
@@ -142,6 +159,16 @@ impl<'a> Window<'a> {
 
     fn old(&self) -> &[u8] {
         self.durable.map_or(&[], |at| &self.versions[at].bytes)
+    }
+
+    /// The call whose times the inode shows with this content; `None`: those before any of it.
+    pub(crate) fn dated(&self, data: Data) -> Option<usize> {
+        let of = |at: usize| self.versions.get(at).map(|v| v.call);
+        match data {
+            Data::Version(at) => of(at),
+            Data::Silent(_) => self.durable.and_then(of),
+            _ => of(self.versions.len() - 1),
+        }
     }
 
     /// The content, and its time of modification. `stale` is what another file has left.
@@ -176,10 +203,7 @@ impl<'a> Window<'a> {
                 (filled(&stale), last.mtime)
             }
             Data::Half => {
-                let mut half = new.len().div_ceil(2);
-                if half < self.old().len() {
-                    half -= half % SECTOR;
-                }
+                let half = first_part(new);
                 let mut bytes = new[..half].to_vec();
                 bytes.extend_from_slice(self.old().get(half..).unwrap_or_default());
                 (Rc::new(bytes), last.mtime)
@@ -188,12 +212,35 @@ impl<'a> Window<'a> {
                 let bytes = match how {
                     0 => Vec::new(),
                     1 => vec![0; new.len()],
-                    _ => new[..new.len() / 2].to_vec(),
+                    _ => new[..first_part(new)].to_vec(),
                 };
                 (Rc::new(bytes), last.mtime)
             }
             Data::Torn(sector, seed) => self.torn(sector as usize, seed),
+            Data::Silent(seed) => {
+                let (old, mtime) = (self.durable.unwrap_or(0), last.mtime);
+                let mtime = self.versions.get(old).map_or(mtime, |v| v.mtime);
+                (Rc::new(self.silent(seed)), mtime)
+            }
+            Data::Touched => (Rc::new(self.old().to_vec()), last.mtime),
         }
+    }
+
+    /// What is beyond the end of a shorter version was zeroed when it was cut off.
+    fn silent(&self, seed: u64) -> Bytes {
+        let mut random = Random(seed);
+        let all = &self.versions[self.durable.unwrap_or(0)..];
+        let mut bytes = vec![0; self.old().len()];
+        for (n, to) in bytes.chunks_mut(SECTOR).enumerate() {
+            let from = match seed {
+                0 => &all[all.len() - 1],
+                _ => random.of(all),
+            };
+            let from = from.bytes.get(n * SECTOR..).unwrap_or_default();
+            let common = from.len().min(to.len());
+            to[..common].copy_from_slice(&from[..common]);
+        }
+        bytes
     }
 
     fn torn(&self, sector: usize, seed: u64) -> (Rc<Bytes>, Stamp) {
@@ -217,4 +264,11 @@ impl<'a> Window<'a> {
         }
         (Rc::new(bytes), mtime)
     }
+}
+
+/// Half of it, in whole sectors: a length that no call has set ends where a block does, and a sector is not
+/// torn.
+fn first_part(bytes: &[u8]) -> usize {
+    let half = bytes.len() / 2;
+    half - half % SECTOR
 }

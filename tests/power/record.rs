@@ -5,7 +5,7 @@
 //! programs do beside the library is found the same way, at the next call.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -51,13 +51,27 @@ pub(crate) struct Thing {
     pub(crate) kind: Kind,
     /// The first attributes.
     pub(crate) first: Attributes,
-    /// When the inode was changed, as it shows it.
+    /// When the inode was changed, as it shows it, or would if it still had a name.
     pub(crate) ctimes: Vec<(usize, Stamp)>,
     /// Of directories and symlinks; of files they are with the content.
     pub(crate) mtimes: Vec<(usize, Stamp)>,
     pub(crate) versions: Vec<Version>,
     /// Where it is first seen, to be shown.
     pub(crate) name: String,
+}
+
+impl Thing {
+    /// Its time of change after this call.
+    pub(crate) fn ctime(&self, call: usize) -> Stamp {
+        let known = self.ctimes.partition_point(|(at, _)| *at <= call);
+        self.ctimes[known.max(1) - 1].1
+    }
+
+    /// A directory's or symlink's time of modification after this call.
+    pub(crate) fn mtime(&self, call: usize) -> Stamp {
+        let known = self.mtimes.partition_point(|(at, _)| *at <= call);
+        self.mtimes[known.max(1) - 1].1
+    }
 }
 
 /// What a call changed of one directory's names.
@@ -202,6 +216,8 @@ struct Inner<M> {
     top: std::path::PathBuf,
     nodes: HashMap<u64, Node>,
     seen: HashMap<Node, Seen>,
+    /// Those that have a name, as of the last look.
+    named: HashSet<Node>,
     names: Names,
     likenesses: Likenesses,
     known: M,
@@ -234,6 +250,7 @@ impl<M: Clone + 'static> Recorder<M> {
             top: top.to_owned(),
             nodes: HashMap::new(),
             seen: HashMap::new(),
+            named: HashSet::new(),
             names: Names::new(),
             likenesses,
             known,
@@ -338,6 +355,7 @@ impl<M: Clone> Inner<M> {
     fn look(&mut self, call: &str, everywhere: bool) {
         let mut now = Names::new();
         let top = self.top.clone();
+        self.named.clear();
         self.look_at(&top, b".", call, everywhere, &mut now);
         let none = BTreeMap::new();
         let mut parts = Vec::new();
@@ -361,6 +379,7 @@ impl<M: Clone> Inner<M> {
         if parts.is_empty() {
             return;
         }
+        self.date_the_nameless(&parts);
         if call.starts_with("renameat") {
             self.unit(What::Names(parts), call.contains("EXCHANGE"));
             return;
@@ -370,6 +389,30 @@ impl<M: Clone> Inner<M> {
             for name in part.names {
                 let (dir, names) = (part.dir, vec![name]);
                 self.unit(What::Names(vec![Part { dir, names }]), false);
+            }
+        }
+    }
+
+    /// What lost all its names since the last look was changed by that, and cannot be looked at any more: its
+    /// times are those of the directories that have lost it. In a state in which only a part of that
+    /// happened it still has a name, and shows them.
+    fn date_the_nameless(&mut self, parts: &[Part]) {
+        let at = self.record.calls.len();
+        let dirs: BTreeSet<Node> = parts.iter().map(|part| part.dir).collect();
+        let latest = (dirs.iter().filter(|dir| self.named.contains(dir)))
+            .map(|dir| self.seen[dir].ctime)
+            .max();
+        let Some(latest) = latest else { return };
+        let names = parts.iter().flat_map(|part| &part.names);
+        let lost = names.filter_map(|(_, was, _)| *was);
+        let touched: BTreeSet<Node> = dirs.iter().copied().chain(lost).collect();
+        for node in touched {
+            if !self.named.contains(&node) {
+                let thing = &mut self.record.things[node];
+                thing.ctimes.push((at, latest));
+                if dirs.contains(&node) {
+                    thing.mtimes.push((at, latest));
+                }
             }
         }
     }
@@ -409,6 +452,7 @@ impl<M: Clone> Inner<M> {
             Some(node) => *node,
             None => self.add(path, name, &meta),
         };
+        self.named.insert(node);
         if meta.is_dir() && !now.contains_key(&node) {
             let mut names = BTreeMap::new();
             let mut all: Vec<_> = fs::read_dir(path).unwrap().map(|e| e.unwrap()).collect();
