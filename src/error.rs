@@ -170,7 +170,7 @@ impl ErrorKind {
             Self::WouldBlock => K::WouldBlock,
             Self::Unsupported => K::Unsupported,
             Self::Mismatch | Self::Corrupt => K::InvalidData,
-            Self::Cancelled => K::Interrupted,
+            // Cancelled too: `K::Interrupted` is what loops that read and write take for "try again".
             _ => K::Other,
         }
     }
