@@ -25,12 +25,25 @@
 //!     tx.commit()
 //! })
 //! .await?;
+//!
+//! // One that takes what a reader gives, to its end or not at all.
+//! let more: &[u8] = b"threads = 8\n";
+//! root.run_from(more, |root, more| {
+//!     let workspace = Workspace::open(root)?;
+//!     let mut tx = workspace.begin();
+//!     tx.write_from("more.conf", more)?;
+//!     tx.remove_file("app.conf.old");
+//!     tx.commit()
+//! })
+//! .await?;
 //! # Ok(())
 //! # }
 //! # let dir = tempfile::tempdir()?;
 //! # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
 //! # runtime.block_on(example(dir.path()))?;
 //! # assert_eq!(std::fs::read(dir.path().join("app.conf"))?, b"as much as you like");
+//! # assert_eq!(std::fs::read(dir.path().join("more.conf"))?, b"threads = 8\n");
+//! # assert!(!dir.path().join("app.conf.old").exists());
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
@@ -40,25 +53,32 @@
 //! nothing else: as long as that has not begun, a dropped future, a failed reader, a panic or the end of the
 //! runtime discards what was written, and no file that is cut short is ever published.
 //!
+//! What [`run_from`] hands to its work ends only where its reader has ended: if the future is dropped before,
+//! or the reader fails, the work reads an error there and never an end.
+//!
 //! # How much it holds
 //! A file that is being written has at the most [`PendingFile::BUFFER`] bytes twice in memory, one part that
 //! is being filled and one that is being written; who writes faster waits. It occupies a thread only while
 //! something is written, so that any number of slow sources may be read at once, also from files that need
-//! the same threads.
+//! the same threads. [`run_from`] is for work that reads by itself, such as a transaction: it holds at the
+//! most [`Incoming::BUFFER`] bytes, and its thread for as long as the work waits for the reader.
 //!
 //! # Panics
 //! All calls here panic where [`tokio::task::spawn_blocking`] does: if the system cannot start its first
 //! thread. A panic of the caller's own code is handed on.
 
+mod incoming;
 mod pending;
 
+pub use incoming::{Incoming, run_from};
 pub use pending::PendingFile;
 
 use crate::publish::{FileOptions, Receipt};
 use crate::{Error, ErrorKind, Result};
 use std::future::poll_fn;
+use std::io;
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -95,6 +115,21 @@ fn not_done(error: JoinError) -> Error {
     }
 }
 
+/// What the reader gives next, at the most as much as there is room for; 0 is its end.
+async fn read(mut from: Pin<&mut impl AsyncRead>, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        let read = poll_fn(|cx| {
+            let mut into = ReadBuf::new(into);
+            ready!(from.as_mut().poll_read(cx, &mut into))?;
+            Poll::Ready(io::Result::Ok(into.filled().len()))
+        });
+        match read.await {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// A [`Root`](crate::Root) for async code. Clones share one descriptor.
 #[derive(Clone, Debug)]
 pub struct Root(Arc<crate::Root>);
@@ -125,6 +160,22 @@ impl Root {
     ) -> Result<T> {
         let root = Arc::clone(&self.0);
         run(move || work(&root)).await
+    }
+
+    /// Does work with the root and with what a reader gives, which the work reads as any [`std::io::Read`]: a
+    /// transaction that streams, an archive that is unpacked.
+    ///
+    /// If the future is dropped before the reader's end was seen, the work reads an error in its place.
+    ///
+    /// # Errors
+    /// As [`run_from`].
+    pub async fn run_from<T: Send + 'static>(
+        &self,
+        reader: impl AsyncRead,
+        work: impl FnOnce(&crate::Root, Incoming) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let root = Arc::clone(&self.0);
+        run_from(reader, move |incoming| work(&root, incoming)).await
     }
 
     /// Publishes these bytes, as [`FileOptions::write`].
@@ -160,18 +211,12 @@ impl Root {
         let mut reader = pin!(reader);
         let mut piece = vec![0; PIECE];
         loop {
-            let read = poll_fn(|cx| {
-                let mut into = ReadBuf::new(&mut piece);
-                ready!(reader.as_mut().poll_read(cx, &mut into))?;
-                Poll::Ready(std::io::Result::Ok(into.filled().len()))
-            });
-            match read.await {
+            match read(reader.as_mut(), &mut piece).await {
                 Ok(0) => return file.commit().await,
                 Ok(n) => match file.write_all(piece.get(..n).unwrap_or_default()).await {
                     Ok(()) => {}
                     Err(error) => return file.give_up(error).await,
                 },
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return file.give_up(error).await,
             }
         }

@@ -5,14 +5,14 @@
 use crate::common;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker, ready};
-use steadfast::nonblocking::{PendingFile, Root, run};
+use steadfast::nonblocking::{Incoming, PendingFile, Root, run, run_from};
 use steadfast::publish::{FileOptions, Target};
 use steadfast::workspace::Workspace;
 use steadfast::{Error, ErrorKind};
@@ -305,10 +305,231 @@ fn a_dropped_runtime_publishes_nothing() {
         });
         let error = error.await;
         assert_eq!(Error::of(&error).unwrap().kind(), ErrorKind::Cancelled);
+        // Who reads or writes in a loop would try again for ever.
+        assert_ne!(error.kind(), io::ErrorKind::Interrupted);
         let error = open.commit().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         assert_eq!(names(dir.path()), [""; 0]);
         root.write(&FileOptions::new(), "c", "").await.unwrap();
+    });
+}
+
+/// Gives its content in pieces, and is not ready before each of them and before its end.
+struct Hesitant {
+    content: Vec<u8>,
+    at: usize,
+    piece: usize,
+    hesitated: bool,
+    /// Whether the end was given.
+    ended: Rc<Cell<bool>>,
+}
+
+impl AsyncRead for Hesitant {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.hesitated = !this.hesitated;
+        if this.hesitated {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let rest = &this.content[this.at..];
+        let n = rest.len().min(into.remaining()).min(this.piece);
+        into.put_slice(&rest[..n]);
+        this.at += n;
+        this.ended.set(n == 0);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A future that is to make `old` into [`NEW`] bytes of [`content`].
+type Replacing = Pin<Box<dyn Future<Output = steadfast::Result<()>>>>;
+const NEW: usize = 3 * PendingFile::BUFFER / 2;
+
+/// The folder of a workspace.
+const STATE: &str = ".steadfast";
+
+/// Drops the future after each number of polls that it can be dropped after, and lets it come to its end
+/// once.
+fn dropped_everywhere(make: impl Fn(Root, Hesitant) -> Replacing) {
+    let mut kept = 0;
+    for polls in 0.. {
+        let dir = common::dir();
+        let path = dir.path().join("a");
+        std::fs::write(&path, "old").unwrap();
+        let ended = Rc::new(Cell::new(false));
+        let runtime = runtime();
+        let done = runtime.block_on(async {
+            let root = Root::open(dir.path()).await.unwrap();
+            let reader = Hesitant {
+                content: content(NEW),
+                at: 0,
+                piece: NEW / 5,
+                hesitated: false,
+                ended: Rc::clone(&ended),
+            };
+            let mut replacing = make(root, reader);
+            let mut left = polls;
+            poll_fn(|cx| {
+                if left == 0 {
+                    return Poll::Ready(None);
+                }
+                left -= 1;
+                replacing.as_mut().poll(cx).map(Some)
+            })
+            .await
+        });
+        // All that was begun is over.
+        drop(runtime);
+        let found = std::fs::read(&path).unwrap();
+        match done {
+            Some(done) => {
+                done.unwrap();
+                assert!(found == content(NEW));
+                assert!(kept > 5, "it was dropped {kept} times only");
+                return;
+            }
+            None if found == b"old" => kept += 1,
+            None => assert!(ended.get() && found == content(NEW), "after {polls} polls"),
+        }
+        // And nothing is left of it.
+        let mut names = names(dir.path());
+        if names.contains(&STATE.to_owned()) {
+            names.retain(|name| name != STATE);
+            let staged = self::names(&dir.path().join(STATE).join("staged"));
+            assert_eq!(staged, [""; 0], "after {polls} polls");
+        }
+        assert_eq!(names, ["a"], "after {polls} polls");
+    }
+}
+
+#[test]
+fn a_file_is_dropped_wherever_it_waits() {
+    dropped_everywhere(|root, reader| {
+        Box::pin(async move {
+            let options = FileOptions::new();
+            root.write_from(&options, "a", reader).await.map(drop)
+        })
+    });
+}
+
+/// A transaction that writes what comes in.
+fn committed(root: &steadfast::Root, incoming: Incoming) -> steadfast::Result<()> {
+    let workspace = Workspace::open(root)?;
+    let mut tx = workspace.begin();
+    tx.write_from("a", incoming)?;
+    tx.commit()?;
+    workspace.close()
+}
+
+#[test]
+fn a_transaction_is_dropped_wherever_it_waits() {
+    dropped_everywhere(|root, reader| {
+        Box::pin(async move { root.run_from(reader, committed).await })
+    });
+}
+
+#[test]
+fn what_nobody_takes_is_not_read_and_never_has_an_end() {
+    let dir = common::dir();
+    let ended = Rc::new(Cell::new(false));
+    let len = 2 * Incoming::BUFFER;
+    runtime().block_on(async {
+        let root = Root::open(dir.path()).await.unwrap();
+        let (open, held) = hold();
+        let mut source = reader(len, Then::Stall(Rc::clone(&ended)));
+        let mut work = Box::pin(root.run_from(Watched(&mut source), committed));
+        let begun = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+        assert!(begun.is_pending());
+        drop(work);
+        let read = source.at;
+        assert!(0 < read && read < Incoming::BUFFER && !ended.get());
+        drop(open);
+        held.await.unwrap();
+        // The thread takes its work in order.
+        spawn_blocking(|| ()).await.unwrap();
+    });
+    assert!(!dir.path().join("a").exists());
+}
+
+/// A reader that somebody else keeps.
+struct Watched<'r>(&'r mut Reader);
+
+impl AsyncRead for Watched<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().0).poll_read(cx, into)
+    }
+}
+
+#[test]
+fn work_that_has_its_end_goes_on_without_its_future() {
+    let dir = common::dir();
+    runtime().block_on(async {
+        let root = Root::open(dir.path()).await.unwrap();
+        let (open, held) = hold();
+        let source: &[u8] = b"new";
+        let mut work = Box::pin(root.run_from(source, committed));
+        let begun = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+        assert!(begun.is_pending());
+        drop(work);
+        drop(open);
+        held.await.unwrap();
+        spawn_blocking(|| ()).await.unwrap();
+    });
+    assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"new");
+}
+
+#[test]
+fn what_comes_in_fails_as_its_reader_does_and_never_ends() {
+    let dir = common::dir();
+    runtime().block_on(async {
+        let root = Root::open(dir.path()).await.unwrap();
+        let source = reader(3 * Incoming::BUFFER, Then::Fail);
+        let error = root.run_from(source, committed).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Source);
+        assert!(error.to_string().contains("the line is dead"), "{error}");
+        assert!(!dir.path().join("a").exists());
+
+        let source = reader(10, Then::Fail);
+        let again = run_from(source, |mut incoming| {
+            let mut all = Vec::new();
+            assert!(incoming.read_to_end(&mut all).is_err());
+            assert_eq!(all, content(10));
+            let error = incoming.read(&mut [0]).unwrap_err();
+            assert_eq!(incoming.read(&mut []).unwrap(), 0);
+            Ok(error)
+        });
+        let again = again.await.unwrap();
+        assert_eq!(Error::of(&again).unwrap().kind(), ErrorKind::Cancelled);
+    });
+}
+
+#[test]
+fn work_that_has_enough_does_not_wait_for_its_reader() {
+    runtime().block_on(async {
+        let stalled = Rc::new(Cell::new(false));
+        let source = reader(10, Then::Stall(Rc::clone(&stalled)));
+        let first = run_from(source, |mut incoming| {
+            let mut first = [0; 3];
+            incoming.read_exact(&mut first).unwrap();
+            Ok(first)
+        });
+        assert_eq!(first.await.unwrap(), [0, 1, 2]);
+        // And an end is an end, however often it is asked for.
+        let ends = run_from(reader(2, Then::End), |mut incoming| {
+            let mut all = Vec::new();
+            incoming.read_to_end(&mut all).unwrap();
+            incoming.read_to_end(&mut all).unwrap();
+            Ok(all)
+        });
+        assert_eq!(ends.await.unwrap(), [0, 1]);
     });
 }
 
