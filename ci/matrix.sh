@@ -121,7 +121,7 @@ case ${1:-} in
     export MATRIX_BINARIES
     trap 'rm -f "$MATRIX_BINARIES"' EXIT
     chmod 644 "$MATRIX_BINARIES"
-    # tests/tidy.rs looks at the source alone.
+    # tests/tidy looks at the source alone.
     cargo test -q --workspace --no-run --message-format=json-render-diagnostics |
       sed -n 's/.*"manifest_path":"\([^"]*\)\/Cargo.toml".*"test":true},"features".*"executable":"\([^"]*\)".*/\1 \2/p' |
       grep -v '/tidy-' >"$MATRIX_BINARIES"

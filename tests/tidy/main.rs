@@ -1,6 +1,8 @@
 //! House rules that the compiler does not know, checked on the tree itself.
 #![allow(clippy::unwrap_used)] // Helpers of tests, too, fail by panicking.
 
+mod interface;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
