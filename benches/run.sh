@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Measures the library side by side with the same work by hand and by others, on fresh ext4, xfs and btrfs.
 #
-#   benches/run.sh [-f "ext4 xfs btrfs"] [-o FOLDER] [FILTER]   only cases whose name contains the filter
+#   benches/run.sh [-f "ext4 xfs btrfs"] [-o FOLDER] [FILTER]   only cases whose names contain a part of it
 #   benches/run.sh compare OLD.json NEW.json                    what became slower beyond the noise
 #
 # Each file system is in an image of its own on a loop device with direct I/O. Result, tables and plots go to
 # target/benchmarks, or to FOLDER; docs/benchmarks.md tells how to read them. About ten minutes; with
-# STEADFAST_LONG=1 hours. STEADFAST_SMOKE=1 does everything once, to see that it works.
+# STEADFAST_LONG=1 hours. STEADFAST_SMOKE=1 does everything once, to see that it works; BENCH_MILLIS=n gives each
+# case so much time in place of 1500. A filter is parts of names, with commas between: swap,transaction/10
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -58,7 +59,7 @@ size=3
 [ -z "${STEADFAST_LONG:-}" ] || size=8
 mkdir -p "$out" "$base/at"
 rm -f "$out/results.json"
-BENCH_DISK="images of $size GiB on loop devices with direct I/O, on $(stat -f -c %T "$base")"
+BENCH_DISK="images of $size GiB on loop devices with direct I/O, on $(findmnt -n -o FSTYPE -T "$base")"
 export BENCH_DISK
 for kind in $kinds; do
   # Its blocks are there already, so that what is measured does not allocate them.
