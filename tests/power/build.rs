@@ -6,15 +6,15 @@
 use crate::data::{Data, Window};
 use crate::record::{Attributes, Bytes, Kind, Names, Node, Record, Stamp, What};
 use crate::rules::{Family, Masks};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, futimens, utimensat};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use steadfast::sys::hook::{Likeness, Likenesses};
 
 /// What is lost, and what is not: all that tells one state from another.
@@ -32,7 +32,7 @@ struct Item {
     attributes: Attributes,
     mtime: Stamp,
     ctime: Stamp,
-    content: Rc<Bytes>,
+    content: Arc<Bytes>,
 }
 
 /// The state that a choice amounts to.
@@ -141,7 +141,7 @@ impl<'a> State<'a> {
                 }
                 None => {
                     let last = changed.get(&node).copied().unwrap_or(0).max(at);
-                    (Rc::default(), last, thing.mtime(last))
+                    (Arc::default(), last, thing.mtime(last))
                 }
             };
             if let Some(set) = attributes.mtime
@@ -191,77 +191,96 @@ impl<'a> State<'a> {
 
     /// Makes it real in a directory that is empty, and gives for whom the new files are to be taken.
     pub(crate) fn build(&self, top: &Path) -> Likenesses {
-        let mut made = Vec::new();
-        let mut first = HashMap::new();
-        self.fill(Record::TOP, top, &mut made, &mut first);
-        // At the end: a new link changes the times of a file, and a new name those of its directory.
-        made.push((Record::TOP, top.to_owned()));
-        let mut likenesses = Likenesses::new();
-        for (node, path) in made {
-            self.finish(node, &path, &mut likenesses);
+        let mut made = Made::default();
+        self.fill(Record::TOP, top, &mut made);
+        // A new link changes the time of a file.
+        for (node, path) in made.linked {
+            self.show(node, &path, &mut made.likenesses);
         }
-        likenesses
+        made.likenesses
     }
 
-    fn fill(
-        &self,
-        dir: Node,
-        path: &Path,
-        made: &mut Vec<(Node, PathBuf)>,
-        first: &mut HashMap<Node, PathBuf>,
-    ) {
+    fn fill(&self, dir: Node, path: &Path, made: &mut Made) {
         for (name, node) in self.names.get(&dir).into_iter().flatten() {
             let at = path.join(OsStr::from_bytes(name));
-            if let Some(first) = first.get(node) {
+            if let Some(first) = made.first.get(node) {
                 fs::hard_link(first, &at).unwrap();
+                made.linked.push((*node, at));
                 continue;
             }
-            first.insert(*node, at.clone());
+            made.first.insert(*node, at.clone());
             match &self.record.things[*node].kind {
                 Kind::Dir => {
                     fs::create_dir(&at).unwrap();
-                    self.fill(*node, &at, made, first);
+                    self.fill(*node, &at, made);
                 }
-                Kind::File => write(&at, &self.items[node].content),
-                Kind::Link(text) => symlink(OsStr::from_bytes(text), &at).unwrap(),
+                Kind::File => {
+                    let file = self.write(*node, &at);
+                    self.finish(*node, Which::File(&file, &at), &mut made.likenesses);
+                }
+                Kind::Link(text) => {
+                    symlink(OsStr::from_bytes(text), &at).unwrap();
+                    self.finish(*node, Which::Path(&at), &mut made.likenesses);
+                }
             }
-            made.push((*node, at));
         }
+        // After what is in it: a new name changes its times.
+        self.finish(dir, Which::Path(path), &mut made.likenesses);
     }
 
-    fn finish(&self, node: Node, path: &Path, likenesses: &mut Likenesses) {
+    /// Blocks of zeros are left out: most of a log is that.
+    fn write(&self, node: Node, path: &Path) -> fs::File {
+        let item = &self.items[&node];
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        let file = (options.mode(item.attributes.mode & 0o777))
+            .open(path)
+            .unwrap();
+        let bytes: &[u8] = &item.content;
+        let mut end = 0;
+        for (n, block) in bytes.chunks(4096).enumerate() {
+            if block.iter().any(|b| *b != 0) {
+                file.write_all_at(block, n as u64 * 4096).unwrap();
+                end = n * 4096 + block.len();
+            }
+        }
+        if end < bytes.len() {
+            file.set_len(bytes.len() as u64).unwrap();
+        }
+        file
+    }
+
+    fn finish(&self, node: Node, which: Which<'_>, likenesses: &mut Likenesses) {
         let Item {
-            attributes,
-            mtime,
-            ctime,
-            ..
+            attributes, mtime, ..
         } = &self.items[&node];
-        let thing = &self.record.things[node];
-        let meta = fs::symlink_metadata(path).unwrap();
-        let is_link = matches!(thing.kind, Kind::Link(_));
+        let is_link = matches!(self.record.things[node].kind, Kind::Link(_));
+        let path = which.path();
         // While everybody may: owner and mode come after.
         for (name, value) in &attributes.xattrs {
             let flags = rustix::fs::XattrFlags::empty();
             rustix::fs::lsetxattr(path, name.as_slice(), value, flags).unwrap();
         }
-        if (meta.uid(), meta.gid()) != attributes.owner {
+        which.set_mtime(*mtime);
+        let meta = self.show(node, path, likenesses);
+        let is_owned = (meta.uid(), meta.gid()) == attributes.owner;
+        let has_mode = is_link || meta.mode() & 0o7777 == attributes.mode;
+        if is_owned && has_mode {
+            return;
+        }
+        if !is_owned {
             let (uid, gid) = attributes.owner;
             std::os::unix::fs::lchown(path, Some(uid), Some(gid)).unwrap();
         }
-        if !is_link && meta.mode() & 0o7777 != attributes.mode {
+        if !is_link {
             fs::set_permissions(path, fs::Permissions::from_mode(attributes.mode)).unwrap();
         }
-        let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            },
-            last_modification: Timespec {
-                tv_sec: mtime.0,
-                tv_nsec: mtime.1.into(),
-            },
-        };
-        utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        self.show(node, path, likenesses);
+    }
+
+    /// Notes for whom a file is to be taken, as it is now.
+    fn show(&self, node: Node, path: &Path, likenesses: &mut Likenesses) -> fs::Metadata {
+        let thing = &self.record.things[node];
         let meta = fs::symlink_metadata(path).unwrap();
         let made = (meta.ctime(), u32::try_from(meta.ctime_nsec()).unwrap());
         likenesses.insert(
@@ -269,21 +288,51 @@ impl<'a> State<'a> {
             Likeness {
                 ino: thing.ino,
                 btime: thing.btime,
-                ctime: [made, *ctime],
+                ctime: [made, self.items[&node].ctime],
             },
         );
+        meta
     }
 }
 
-/// Blocks of zeros are left out: most of a log is that.
-fn write(path: &Path, bytes: &[u8]) {
-    let file = fs::File::create_new(path).unwrap();
-    for (n, block) in bytes.chunks(4096).enumerate() {
-        if block.iter().any(|b| *b != 0) {
-            file.write_all_at(block, n as u64 * 4096).unwrap();
+/// What was made of a state so far.
+#[derive(Default)]
+struct Made {
+    first: HashMap<Node, PathBuf>,
+    /// Further names of files.
+    linked: Vec<(Node, PathBuf)>,
+    likenesses: Likenesses,
+}
+
+enum Which<'a> {
+    File(&'a fs::File, &'a Path),
+    Path(&'a Path),
+}
+
+impl Which<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(_, path) | Self::Path(path) => path,
         }
     }
-    file.set_len(bytes.len() as u64).unwrap();
+
+    fn set_mtime(&self, (sec, nsec): Stamp) {
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: sec,
+                tv_nsec: nsec.into(),
+            },
+        };
+        match self {
+            Self::File(file, _) => futimens(file, &times),
+            Self::Path(path) => utimensat(CWD, *path, &times, AtFlags::SYMLINK_NOFOLLOW),
+        }
+        .unwrap();
+    }
 }
 
 /// What was chosen, for a person.

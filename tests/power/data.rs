@@ -4,7 +4,7 @@ use crate::common::Random;
 use crate::record::{Bytes, Kind, Node, Record, Stamp, Synced, Version};
 use crate::rules::Family;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -172,7 +172,7 @@ impl<'a> Window<'a> {
     }
 
     /// The content, and its time of modification. `stale` is what another file has left.
-    pub(crate) fn content(&self, data: Data, stale: &[u8]) -> (Rc<Bytes>, Stamp) {
+    pub(crate) fn content(&self, data: Data, stale: &[u8]) -> (Arc<Bytes>, Stamp) {
         let last = self.versions.last().unwrap();
         let new = &last.bytes;
         let filled = |with: &dyn Fn(usize) -> u8| {
@@ -182,18 +182,18 @@ impl<'a> Window<'a> {
                 true => new[at],
                 false => with(at),
             });
-            Rc::new(bytes.collect::<Bytes>())
+            Arc::new(bytes.collect::<Bytes>())
         };
         match data {
             Data::Version(at) => match self.versions.get(at) {
                 Some(version) => (version.bytes.clone(), version.mtime),
-                None => (Rc::default(), last.mtime),
+                None => (Arc::default(), last.mtime),
             },
             Data::Zeros => (filled(&|_| 0), last.mtime),
             Data::Tail => {
                 let mut bytes = self.old().to_vec();
                 bytes.resize(new.len(), 0);
-                (Rc::new(bytes), last.mtime)
+                (Arc::new(bytes), last.mtime)
             }
             Data::Stale => {
                 let stale = |at: usize| match stale.is_empty() {
@@ -206,7 +206,7 @@ impl<'a> Window<'a> {
                 let half = first_part(new);
                 let mut bytes = new[..half].to_vec();
                 bytes.extend_from_slice(self.old().get(half..).unwrap_or_default());
-                (Rc::new(bytes), last.mtime)
+                (Arc::new(bytes), last.mtime)
             }
             Data::Lost(how) => {
                 let bytes = match how {
@@ -214,16 +214,28 @@ impl<'a> Window<'a> {
                     1 => vec![0; new.len()],
                     _ => new[..first_part(new)].to_vec(),
                 };
-                (Rc::new(bytes), last.mtime)
+                (Arc::new(bytes), last.mtime)
             }
             Data::Torn(sector, seed) => self.torn(sector as usize, seed),
             Data::Silent(seed) => {
                 let (old, mtime) = (self.durable.unwrap_or(0), last.mtime);
                 let mtime = self.versions.get(old).map_or(mtime, |v| v.mtime);
-                (Rc::new(self.silent(seed)), mtime)
+                (Arc::new(self.silent(seed)), mtime)
             }
-            Data::Touched => (Rc::new(self.old().to_vec()), last.mtime),
+            Data::Touched => (Arc::new(self.old().to_vec()), last.mtime),
         }
+    }
+
+    /// Whether the file ends within a sector that was written whole, with more than it shows: that comes to
+    /// light when the file grows again.
+    pub(crate) fn hides(&self, data: Data) -> bool {
+        if !matches!(data, Data::Torn(..) | Data::Silent(_)) {
+            return false;
+        }
+        let (bytes, _) = self.content(data, &[]);
+        let (_, end) = bytes.split_at(bytes.len() - bytes.len() % SECTOR);
+        let ends_so = |v: &Version| v.bytes.len() == bytes.len() && v.bytes.ends_with(end);
+        !end.is_empty() && !self.versions.iter().any(ends_so)
     }
 
     /// What is beyond the end of a shorter version was zeroed when it was cut off.
@@ -243,7 +255,7 @@ impl<'a> Window<'a> {
         bytes
     }
 
-    fn torn(&self, sector: usize, seed: u64) -> (Rc<Bytes>, Stamp) {
+    fn torn(&self, sector: usize, seed: u64) -> (Arc<Bytes>, Stamp) {
         let mut random = Random(seed);
         let all: Vec<&Version> = self.versions[self.durable.unwrap_or(0)..].iter().collect();
         let mut lens: Vec<usize> = all.iter().map(|v| v.bytes.len()).collect();
@@ -262,7 +274,7 @@ impl<'a> Window<'a> {
             let common = from.len().min(to.len());
             to[..common].copy_from_slice(&from[..common]);
         }
-        (Rc::new(bytes), mtime)
+        (Arc::new(bytes), mtime)
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn put(top: &Path, files: &[(&str, &str)]) {
 }
 
 /// Given old and new: whether a state may be found, and whether the operation had returned Ok before.
-pub(crate) type Rule = Box<dyn Fn(&View, bool) -> bool>;
+pub(crate) type Rule = Box<dyn Fn(&View, bool) -> bool + Sync>;
 
 /// Runs an operation in a directory, cuts the power everywhere in every way of the model, sweeps, and checks.
 /// Gives the number of states.

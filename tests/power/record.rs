@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use steadfast::sys::hook::{self, Likenesses};
 
 pub(crate) type Bytes = Vec<u8>;
@@ -40,7 +41,7 @@ pub(crate) struct Attributes {
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     pub(crate) call: usize,
-    pub(crate) bytes: Rc<Bytes>,
+    pub(crate) bytes: Arc<Bytes>,
     pub(crate) mtime: Stamp,
 }
 
@@ -484,7 +485,7 @@ impl<M: Clone> Inner<M> {
             if *last.bytes != bytes {
                 thing.versions.push(Version {
                     call: at,
-                    bytes: Rc::new(bytes),
+                    bytes: Arc::new(bytes),
                     mtime,
                 });
                 is_written = true;
@@ -533,7 +534,7 @@ impl<M: Clone> Inner<M> {
             assert!(meta.is_file(), "{path:?}");
             versions.push(Version {
                 call: at,
-                bytes: Rc::new(fs::read(path).unwrap()),
+                bytes: Arc::new(fs::read(path).unwrap()),
                 mtime,
             });
             Kind::File

@@ -5,7 +5,7 @@
 
 use crate::common::Random;
 use crate::record::{Node, Record, Synced, Unit, What};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -55,12 +55,25 @@ pub(crate) struct Rules<'a> {
 impl<'a> Rules<'a> {
     pub(crate) fn new(record: &'a Record, family: Family, call: usize) -> Self {
         let units = &record.units[..record.units.partition_point(|u| u.call <= call)];
+        // The unit that made something: nothing is in a directory that is not there.
+        let mut made: HashMap<Node, usize> = HashMap::new();
+        if family != Family::Bare {
+            for (i, unit) in units.iter().enumerate() {
+                for node in unit.of.iter().filter(|node| unit.names(**node)) {
+                    if record.things[*node].ctimes[0].0 > 0 {
+                        made.entry(*node).or_insert(i);
+                    }
+                }
+            }
+        }
         let needs = (0..units.len())
             .map(|i| {
+                let dirs: Vec<Node> = units[i].parts().iter().map(|part| part.dir).collect();
                 let earlier = (0..i).filter(|j| {
                     let (one, other) = (&units[*j], &units[i]);
                     let same_name = || family != Family::Bare && one.shares_a_name_with(other);
                     one.call < other.call && (!one.of.is_disjoint(&other.of) || same_name())
+                        || dirs.iter().any(|dir| made.get(dir) == Some(j))
                 });
                 earlier.collect()
             })

@@ -11,11 +11,29 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use steadfast::sys;
 use steadfast::sys::hook::{self, Likenesses, Machine};
 
 /// Runs one state again: what a failure has printed.
 pub(crate) const AGAIN: &str = "STEADFAST_POWER";
+
+/// Microseconds of processor time that all hunts took.
+pub(crate) static SPENT: AtomicU64 = AtomicU64::new(0);
+
+/// Those of this thread.
+fn spent() -> u64 {
+    use rustix::time::{ClockId, clock_gettime};
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
+/// How many threads share a hunt: the tests themselves run side by side.
+fn threads() -> usize {
+    let set = std::env::var("STEADFAST_POWER_THREADS").ok();
+    set.and_then(|n| n.parse().ok()).unwrap_or(1)
+}
 
 /// How much is tried.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +56,16 @@ pub(crate) struct Subject<'a, M> {
     pub(crate) cuts: Vec<Cut<M>>,
     pub(crate) budget: Budget,
     /// Recovers what is in the directory, and says what is wrong with it.
-    pub(crate) check: &'a dyn Fn(&Path, &M) -> Result<(), String>,
+    pub(crate) check: &'a (dyn Fn(&Path, &M) -> Result<(), String> + Sync),
+}
+
+/// What the threads of a hunt share.
+#[derive(Default)]
+struct Hunt {
+    next: AtomicUsize,
+    seen: Mutex<HashSet<u64>>,
+    count: AtomicUsize,
+    failed: Mutex<Option<Failure>>,
 }
 
 /// A state in which the check failed: the whole story.
@@ -71,7 +98,7 @@ fn rebooted<R>(f: impl FnOnce() -> R) -> R {
     value
 }
 
-impl<M: Clone + Debug + 'static> Subject<'_, M> {
+impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
     /// Fails at the first state that does not pass. Gives the number of states, each counted once.
     #[track_caller]
     pub(crate) fn prove(&self) -> usize {
@@ -88,42 +115,105 @@ impl<M: Clone + Debug + 'static> Subject<'_, M> {
         if let Ok(again) = std::env::var(AGAIN) {
             return self.again(&at, &again);
         }
-        self.each(&at, self.budget.nested, "")
+        let before = spent();
+        let found = self.each(&at, threads(), self.budget.nested, "");
+        if threads() == 1 {
+            SPENT.fetch_add(spent() - before, Ordering::Relaxed);
+        }
+        found
     }
 
-    fn each(&self, at: &Path, nested: usize, before: &str) -> Result<usize, Failure> {
-        let mut seen = HashSet::new();
-        let mut count = 0;
-        let mut random = Random(seed() ^ self.cuts.len() as u64);
-        for (number, cut) in self.cuts.iter().enumerate() {
-            for family in self.families {
-                let rules = Rules::new(&self.record, *family, cut.call);
-                for masks in rules.masks(self.budget.masks, &mut random) {
-                    for data in self.contents(*family, cut.call, &masks, &mut random) {
-                        let choice = Choice {
-                            family: *family,
-                            call: cut.call,
-                            masks: masks.clone(),
-                            data,
-                        };
-                        let state = State::of(&self.record, &choice);
-                        let mut key = DefaultHasher::new();
-                        (state.key(), format!("{:?}", cut.known)).hash(&mut key);
-                        if !seen.insert(key.finish()) {
-                            continue;
-                        }
-                        count += 1;
-                        if let Err(what) = self.look(at, &state, cut) {
-                            return Err(self.failed(at, number, choice, &rules, what, before));
-                        }
-                        if nested > 0 && count % nested == 0 {
-                            count += self.cut_again(at, number, &choice)?;
-                        }
+    fn each(
+        &self,
+        at: &Path,
+        threads: usize,
+        nested: usize,
+        before: &str,
+    ) -> Result<usize, Failure> {
+        let hunt = Hunt::default();
+        let work = |at: &Path| {
+            while let Some(number) = self.next(&hunt) {
+                if let Err(failure) = self.one(at, number, &hunt, nested, before) {
+                    *hunt.failed.lock().unwrap() = Some(failure);
+                }
+            }
+        };
+        if threads == 1 {
+            work(at);
+        } else {
+            let name = std::thread::current().name().unwrap_or("").to_owned();
+            std::thread::scope(|scope| {
+                for n in 0..threads {
+                    let at = at.with_file_name(format!("s{n}"));
+                    let timed = move || {
+                        work(&at);
+                        SPENT.fetch_add(spent(), Ordering::Relaxed);
+                    };
+                    let builder = std::thread::Builder::new().name(name.clone());
+                    builder.spawn_scoped(scope, timed).unwrap();
+                }
+            });
+        }
+        match hunt.failed.into_inner().unwrap() {
+            Some(failure) => Err(failure),
+            None => Ok(hunt.count.into_inner()),
+        }
+    }
+
+    /// The next cut that nobody has taken, as long as nothing has failed.
+    fn next(&self, hunt: &Hunt) -> Option<usize> {
+        let number = hunt.next.fetch_add(1, Ordering::Relaxed);
+        let has_failed = hunt.failed.lock().unwrap().is_some();
+        (number < self.cuts.len() && !has_failed).then_some(number)
+    }
+
+    /// All states of one cut that were not seen before.
+    fn one(
+        &self,
+        at: &Path,
+        number: usize,
+        hunt: &Hunt,
+        nested: usize,
+        before: &str,
+    ) -> Result<(), Failure> {
+        let cut = &self.cuts[number];
+        let mut random = Random(seed() ^ (number as u64) << 32);
+        for family in self.families {
+            let rules = Rules::new(&self.record, *family, cut.call);
+            for masks in rules.masks(self.budget.masks, &mut random) {
+                for data in self.contents(*family, cut.call, &masks, &mut random) {
+                    let choice = Choice {
+                        family: *family,
+                        call: cut.call,
+                        masks: masks.clone(),
+                        data,
+                    };
+                    let state = State::of(&self.record, &choice);
+                    let mut key = DefaultHasher::new();
+                    (state.key(), format!("{:?}", cut.known)).hash(&mut key);
+                    if !hunt.seen.lock().unwrap().insert(key.finish()) {
+                        continue;
+                    }
+                    let count = 1 + hunt.count.fetch_add(1, Ordering::Relaxed);
+                    if let Err(what) = self.look(at, &state, cut) {
+                        return Err(self.failed(at, number, choice, &rules, what, before));
+                    }
+                    if count.is_multiple_of(nested) && !self.hides(&choice) {
+                        let inner = self.cut_again(at, number, &choice)?;
+                        hunt.count.fetch_add(inner, Ordering::Relaxed);
                     }
                 }
             }
         }
-        Ok(count)
+        Ok(())
+    }
+
+    /// Whether there is more on the disk than the state shows: what comes of that later is not known.
+    fn hides(&self, choice: &Choice) -> bool {
+        choice.data.iter().any(|(node, data)| {
+            let window = Window::new(&self.record, *node, choice.call);
+            window.is_some_and(|window| window.hides(*data))
+        })
     }
 
     /// The check of one state is recorded, and cut itself.
@@ -145,7 +235,7 @@ impl<M: Clone + Debug + 'static> Subject<'_, M> {
         let (record, cuts) = self.recorded(at, cut, choice);
         let families = [choice.family];
         let inner = subject(record, cuts, &families);
-        rebooted(|| inner.each(at, 0, &outer)).map_err(|Failure(story)| {
+        rebooted(|| inner.each(at, 1, 0, &outer)).map_err(|Failure(story)| {
             let before = shown(&self.record, choice);
             Failure(format!("{story}\nwhile this was recovered: {before}"))
         })

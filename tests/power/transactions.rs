@@ -8,11 +8,14 @@ use crate::run::{Budget, Failure, Subject, record, scale};
 use crate::scripts::{self, five};
 use crate::tree::{Tree, difference, litter, tree};
 use std::cell::RefCell;
+use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use steadfast::Root;
+use steadfast::publish::FolderOptions;
+use steadfast::sys::Errno;
 use steadfast::sys::hook::{self, Plan};
-use steadfast::workspace::{Transaction, Workspace, WorkspaceOptions};
+use steadfast::workspace::{Receipt, Transaction, Workspace, WorkspaceOptions};
 
 /// What is known at a cut.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +47,15 @@ impl Row<'_> {
         let mut tx = self.workspace.begin();
         collect(&mut tx).unwrap();
         tx.commit().unwrap();
+        self.states.borrow_mut().push(tree(self.top));
+        self.known(false);
+    }
+
+    /// One change of names outside of a transaction, without the kernel's exchange.
+    fn unexchanged(&self, change: impl FnOnce(&Workspace) -> steadfast::Result<Receipt>) {
+        self.known(false);
+        let denied = [("renameat2(RENAME_EXCHANGE)", Errno::INVAL)];
+        hook::deny(&denied, || change(&self.workspace)).unwrap();
         self.states.borrow_mut().push(tree(self.top));
         self.known(false);
     }
@@ -219,6 +231,25 @@ fn a_row_of_transactions() {
             tx.remove_file("linked");
             Ok(())
         });
+    });
+}
+
+/// Swapping and publishing where names cannot be exchanged: through the log.
+#[test]
+fn without_an_exchange() {
+    fn folders(top: &Path) {
+        five(top);
+        fs::create_dir_all(top.join("next/sub")).unwrap();
+        fs::write(top.join("next/a"), "next a").unwrap();
+        fs::write(top.join("next/sub/b"), "next b").unwrap();
+    }
+    prove("swap by the log", folders, |row| {
+        row.unexchanged(|w| w.swap("f0", "f1"));
+        row.unexchanged(|w| w.swap("next", "f2"));
+    });
+    prove("published by the log", folders, |row| {
+        row.unexchanged(|w| w.publish_folder("next", "d", &FolderOptions::new()));
+        row.commit(&|tx| tx.write("d/a", "a again"));
     });
 }
 
