@@ -2,6 +2,7 @@
 
 use super::attributes::{Explicit, Old, Preserve};
 use super::pending::{PendingFile, REPLACE, To};
+use super::place::advise;
 use super::staged::Staged;
 use super::{Note, Receipt, Version, file};
 use crate::root::{Access, Last, Place, resolve_error};
@@ -348,7 +349,10 @@ impl FileOptions {
                 (Staged::named(Place::Below(fd), folder, mode), to(Some(dir)))
             }
         };
-        let staged = staged.map_err(|e| fail("openat", e))?;
+        let staged = staged.map_err(|e| match fail("openat", e) {
+            error if error.kind() == ErrorKind::PermissionDenied => advise(error),
+            error => error,
+        })?;
         let options = self.clone();
         Ok(PendingFile::new(staged, to, options, old, expected, notes))
     }

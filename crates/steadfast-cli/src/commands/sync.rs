@@ -9,8 +9,8 @@ use crate::place::Place;
 use crate::progress::Watcher;
 use crate::signals;
 use std::path::{Path, PathBuf};
-use steadfast::tree::{self, SyncStrategy, Synced};
-use steadfast::{Error, ErrorKind};
+use steadfast::tree::{SyncStrategy, Synced};
+use steadfast::{DiskState, Error, ErrorKind};
 
 /// Syncs each path. One failure does not keep the others from being tried.
 pub(crate) fn run(args: &SyncArgs, ui: &Ui) -> Done {
@@ -58,18 +58,20 @@ fn unsynced(error: Error, place: &Place) -> Failure {
 fn one(args: &SyncArgs, path: &Path, watcher: &mut Watcher) -> Result<Synced, Failure> {
     let place = Place::find(&args.root, path)?;
     let fail = |e| unsynced(e, &place);
-    let synced = match place.root.open_dir(&place.path) {
-        Ok(dir) => {
-            let strategy = SyncStrategy::default();
-            let below = place.prefix.join(&place.path);
-            tree::sync_watched(&dir, strategy, &mut |p| watcher.step(p))
-                .map_err(|e| fail(e.map_paths(|p| below.join(p))))?
-        }
-        Err(e) if e.kind() == ErrorKind::NotADirectory => {
+    let strategy = SyncStrategy::default();
+    let tree = place
+        .root
+        .sync_tree_watched(&place.path, strategy, &mut |p| watcher.step(p));
+    let synced = match tree {
+        Ok(synced) => synced,
+        // It is none itself. One that stopped being one inside the tree is another matter.
+        Err(e)
+            if e.kind() == ErrorKind::NotADirectory && e.disk_state() == DiskState::Unchanged =>
+        {
             place.root.sync(&place.path).map_err(fail)?;
             Synced::default()
         }
-        Err(e) => return Err(fail(e)),
+        Err(e) => return Err(fail(e).about("sync")),
     };
     match place.root.split(&place.path) {
         Ok((parent, _)) => parent

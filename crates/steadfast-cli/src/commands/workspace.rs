@@ -40,11 +40,14 @@ impl Place {
     pub(super) fn missing(&self, error: Error) -> Failure {
         let none = error.kind() == ErrorKind::NotFound;
         let closed = error.errno() == Some(Errno::ACCESS);
+        let new = error.system_call() == Some("mkdirat");
         let mut failure = self.fail(error);
         if none {
             // The library's own is for programs.
             failure.hints.retain(|(label, _)| *label != "advice");
             failure.advise("there is no workspace here; steadfast apply makes one");
+        } else if closed && new {
+            failure.advise("needed: write and search permission on the directory");
         } else if closed {
             failure.advise(
                 "a workspace is for the user who made it: do this as the owner of .steadfast",

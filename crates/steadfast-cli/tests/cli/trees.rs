@@ -1,6 +1,6 @@
 //! `rm`, `cp`, `sync`: files and whole trees.
 
-use crate::common::{dir, names, run};
+use crate::common::{dir, ended, names, run, skipped, spawn, steadfast};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -204,4 +204,42 @@ fn sync_takes_files_and_folders() {
         .expect(1)
         .error();
     assert_eq!(error["kind"], "escape");
+}
+
+#[test]
+fn who_may_not_is_told_where_and_what_is_needed() {
+    let test = "who_may_not_is_told_where_and_what_is_needed";
+    let dir = dir();
+    let d = dir.path();
+    if fs::metadata(d).unwrap().uid() != 0 {
+        skipped(test, "only root can be somebody else");
+        return;
+    }
+    fs::create_dir(d.join("shut")).unwrap();
+    for (path, mode) in [(".", 0o755), ("shut", 0o700)] {
+        fs::set_permissions(d.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let as_nobody = |args: &[&str]| {
+        let mut command = steadfast(d);
+        std::os::unix::process::CommandExt::uid(&mut command, 65534);
+        let error = ended(spawn(command.arg("--json").args(args))).error();
+        assert_eq!(error["kind"], "permission_denied", "{args:?}");
+        error
+    };
+    // What is there is not known to be durable.
+    let error = as_nobody(&["sync", "shut"]);
+    assert_eq!(
+        (&error["path"], &error["exit_code"]),
+        (&"shut".into(), &3.into())
+    );
+    let needed = "needed: write and search permission on the directory";
+    for args in [
+        &["write", "new"] as &[&str],
+        &["run", "--root", ".", "--protect", "shut", "--", "true"],
+    ] {
+        let error = as_nobody(args);
+        let advice = error["advice"].as_str().unwrap_or_default();
+        assert!(advice.starts_with(needed), "{args:?}: {error}");
+    }
+    assert_eq!(names(d), ["shut"]);
 }
