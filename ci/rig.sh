@@ -4,7 +4,8 @@
 #   ci/rig.sh [run OPTION...]                               everything, or what the options leave of it
 #   ci/rig.sh again IMAGE FS SUBJECT ACKNOWLEDGED BEGUN     one disk again that was kept of a failure
 #
-# STEADFAST_LONG=1: more file systems, rounds and states. What fails is kept under target/rig-failed.
+# STEADFAST_LONG=1: more file systems, rounds and states. STEADFAST_RIG_BUILT: the program, if it need not be
+# built. What fails is kept under target/rig-failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -15,13 +16,16 @@ if [ "$(id -u)" != 0 ] || [ ! -e /dev/fuse ]; then
   exit
 fi
 
-CARGO_INCREMENTAL=0 cargo build -q --release --locked --manifest-path ci/rig/Cargo.toml --target-dir target/rig
-built=target/rig/release/steadfast-rig
-options=()
+built=${STEADFAST_RIG_BUILT:-}
+if [ -z "$built" ]; then
+  CARGO_INCREMENTAL=0 cargo build -q --release --locked --manifest-path ci/rig/Cargo.toml --target-dir target/rig
+  built=target/rig/release/steadfast-rig
+fi
+options=("starter=$$")
 # Far beyond what it takes, for when something hangs.
-limit=1200
+limit=900
 if [ -n "${STEADFAST_LONG:-}" ]; then
-  options=(fs=all rounds=8 states=400)
+  options+=(fs=all rounds=8 states=400)
   limit=7200
 fi
 
@@ -31,16 +35,16 @@ dir=$(mktemp -d "$base/steadfast-rig.XXXXXX")
 child=
 
 clean() {
-  local answer=$? file
+  local answer=$?
   trap - EXIT
   # Its workers, their servers and mounts end with it.
   if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; fi
   if [ -n "$child" ]; then wait "$child" 2>/dev/null || true; fi
-  for file in /sys/block/loop*/loop/backing_file; do
-    if grep -qsF "${dir##*/}-" "$file"; then
-      losetup -d "/dev/$(cut -d/ -f4 <<<"$file")" || true
-    fi
-  done
+  # The guardian holds a lock for as long as anything is left.
+  if [ -e "$dir/guarded" ] && ! flock -w 200 "$dir/guarded" true; then
+    echo "the guardian of the rig has not come to an end" >&2
+    answer=1
+  fi
   if [ -d "$dir/failed" ]; then
     mkdir -p target/rig-failed
     cp --sparse=always "$dir"/failed/* target/rig-failed/
@@ -65,11 +69,12 @@ case ${1:-run} in
     command=(again "$dir" "$image" "$@")
     ;;
   *)
-    sed -n '2,7s/^# \?//p' "$0" >&2
+    sed -n '2,8s/^# \?//p' "$0" >&2
     exit 2
     ;;
 esac
-# In the background, so that a signal to this script is heeded at once.
-timeout -k 30 "$limit" "$built" "${command[@]}" &
+# In a mount namespace where nobody else sees the served files, and whose mounts end with it; in the background,
+# so that a signal to this script is heeded at once.
+timeout -k 30 "$limit" unshare --mount --propagation slave "$built" "${command[@]}" &
 child=$!
 wait "$child"

@@ -1,12 +1,17 @@
-//! A loop device on a served file, and the file system on it.
+//! The file systems, and one of them on the loop device of a server.
 
 use crate::{Answer, fault};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// In such pieces a disk is saved.
+const PIECE: usize = 64 << 10;
 
 /// A file system: how to make it, and how to mount it.
 #[derive(Debug)]
@@ -15,7 +20,7 @@ pub(crate) struct Kind {
     pub(crate) fs: &'static str,
     make: &'static [&'static str],
     options: &'static str,
-    size: usize,
+    pub(crate) size: usize,
     /// What a write may be torn into, in sectors: btrfs does not survive a torn superblock of its own.
     pub(crate) torn: usize,
     /// Whether mounts that fail are its own, known fault.
@@ -110,51 +115,31 @@ pub(crate) fn run(what: &mut Command) -> Answer<String> {
     Err(fault(format!("{what:?}: {}: {}", done.status, said.trim())))
 }
 
-/// The device, its server, and where its file system is mounted.
+/// A file system on a loop device that a server of the rig serves.
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) kind: &'static Kind,
     /// Where it is mounted; the same path in recording and check.
     pub(crate) at: PathBuf,
-    server: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    server: BufReader<UnixStream>,
     node: PathBuf,
 }
 
 impl Device {
-    /// With a fresh file system, which is kept as `fresh`. `dir` has the directories `at` and `fuse`;
-    /// `name` is what the loop device is found by if this process cannot detach it.
-    pub(crate) fn new(kind: &'static Kind, dir: &Path, name: &str) -> Answer<Self> {
-        let fuse = dir.join("fuse");
-        let mut server = Command::new(std::env::current_exe()?)
-            .arg("serve")
-            .args([fuse.as_os_str(), name.as_ref()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let orders = server.stdin.take();
-        let answers = BufReader::new(server.stdout.take().ok_or("no output")?);
+    /// With a fresh file system, which is kept as `fresh`. `dir` has the directory `at`; `server` takes
+    /// orders.
+    pub(crate) fn new(
+        kind: &'static Kind,
+        dir: &Path,
+        node: &str,
+        server: UnixStream,
+    ) -> Answer<Self> {
         let mut device = Self {
             kind,
             at: dir.join("at"),
-            server,
-            orders,
-            answers,
-            node: PathBuf::new(),
+            server: BufReader::new(server),
+            node: PathBuf::from(node),
         };
-        device.order(&format!("blank {}", kind.size))?;
-        device.node = run(Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(fuse.join(name)))?
-        .into();
-        let number = device.node.file_name().ok_or("no loop device")?;
-        let cache = Path::new("/sys/block")
-            .join(number)
-            .join("queue/write_cache");
-        if fs::read_to_string(cache)?.trim() != "write back" {
-            return Err(fault("the loop device does not pass flushes on"));
-        }
         run(Command::new(kind.make[0])
             .args(&kind.make[1..])
             .arg(&device.node))?;
@@ -164,15 +149,28 @@ impl Device {
 
     /// Gives an order to the server; see there.
     pub(crate) fn order(&mut self, order: &str) -> Answer<String> {
-        let orders = self.orders.as_mut().ok_or("no server")?;
-        writeln!(orders, "{order}")?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        match line.trim_end() {
-            "" if !line.ends_with('\n') => Err(fault("the server is gone")),
-            answer if answer.starts_with("error ") => Err(fault(format!("{order}: {answer}"))),
-            answer => Ok(answer.to_owned()),
+        ask(&mut self.server, order)
+    }
+
+    /// Writes what is on the device into a file that has no blocks for zeros.
+    pub(crate) fn save(&self, to: &Path) -> Answer<()> {
+        let (mut from, to) = (File::open(&self.node)?, File::create(to)?);
+        let mut data = vec![0; PIECE];
+        for at in (0..self.kind.size).step_by(PIECE) {
+            from.read_exact(&mut data)?;
+            if data.iter().any(|byte| *byte != 0) {
+                to.write_all_at(&data, at as u64)?;
+            }
         }
+        Ok(to.set_len(self.kind.size as u64)?)
+    }
+
+    /// Puts such a file onto the device.
+    pub(crate) fn restore(&self, from: &Path) -> Answer<()> {
+        let mut from = File::open(from)?;
+        let mut to = File::options().write(true).open(&self.node)?;
+        std::io::copy(&mut from, &mut to)?;
+        Ok(to.sync_all()?)
     }
 
     pub(crate) fn mount(&self) -> Answer<()> {
@@ -204,11 +202,18 @@ impl Drop for Device {
     fn drop(&mut self) {
         // It is rarely mounted any more, and what cannot be undone here ends with the mount namespace.
         let _ = unmount(&self.at, UnmountFlags::DETACH);
-        if !self.node.as_os_str().is_empty() {
-            let _ = run(Command::new("losetup").arg("-d").arg(&self.node));
-        }
-        self.orders = None;
-        let _ = self.server.wait();
+    }
+}
+
+/// Gives an order to a server, and the answer.
+pub(crate) fn ask(server: &mut BufReader<UnixStream>, order: &str) -> Answer<String> {
+    writeln!(server.get_mut(), "{order}")?;
+    let mut line = String::new();
+    server.read_line(&mut line)?;
+    match line.trim_end() {
+        "" if !line.ends_with('\n') => Err(fault("the server is gone")),
+        answer if answer.starts_with("error ") => Err(fault(format!("{order}: {answer}"))),
+        answer => Ok(answer.to_owned()),
     }
 }
 

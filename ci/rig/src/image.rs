@@ -1,10 +1,6 @@
 //! A disk in memory: chunks that copies share until one of them is written.
 
-use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// What a device writes as a whole.
@@ -100,31 +96,5 @@ impl Image {
             }
         }
         whole.finish()
-    }
-
-    /// As a sparse file.
-    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
-        let file = File::create(path)?;
-        file.set_len(self.size() as u64)?;
-        for (number, chunk) in self.chunks.iter().enumerate() {
-            if let Some(chunk) = chunk {
-                file.write_all_at(&chunk.data, (number * CHUNK) as u64)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What [`save`](Self::save) has written.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let mut image = Self::new(usize::try_from(file.metadata()?.len()).unwrap_or(0));
-        let mut data = vec![0; CHUNK];
-        for at in (0..image.size()).step_by(CHUNK) {
-            file.read_exact_at(&mut data, at as u64)?;
-            if data.iter().any(|byte| *byte != 0) {
-                image.write(at, &data);
-            }
-        }
-        Ok(image)
     }
 }

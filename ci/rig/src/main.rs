@@ -1,13 +1,16 @@
 //! Power cuts, block by block: what a real file system makes of each disk that one could leave.
 //!
-//! A small FUSE server is the backing file of a loop device and records every write, discard and flush. From
-//! the record the disks are rebuilt that the power could leave, mounted with the real file system, recovered
-//! by the library, and compared with what had been acknowledged. See `docs/crash-testing.md`.
+//! A small FUSE server is the backing file of a loop device and records every write, discard and flush.
+//! From the record the disks are rebuilt that the power could leave, mounted with the real file system,
+//! recovered by the library, and compared with what had been acknowledged. See `docs/crash-testing.md`.
 
+mod backing;
 mod device;
+mod guard;
 mod image;
 mod log;
 mod play;
+mod proc;
 mod random;
 mod report;
 mod server;
@@ -17,12 +20,19 @@ mod subjects;
 mod tree;
 mod worker;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use backing::Backing;
+use device::Device;
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Signal, configure_io_flusher_behavior, set_parent_process_death_signal};
 use std::collections::VecDeque;
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 use worker::Job;
 
 /// What is told of a failure, from wherever it comes.
@@ -38,9 +48,19 @@ fn die_with_parent() -> Answer<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
+/// For those that must go on when nobody else does: no page of this process has to be fetched from
+/// anywhere, and the kernel does not make it wait for the writeback that it is to make possible.
+fn lock_memory() {
+    // Some containers allow the one or the other not even to root. It matters only when memory is short.
+    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
+    let _ = configure_io_flusher_behavior(true);
+}
+
 const USAGE: &str = "\
-rig run DIR [fs=NAME,NAME] [subject=PART] [seed=N] [rounds=N] [states=N] [workers=N]
-    tests every subject on every file system in DIR, which is to be empty; fs=all has more file systems
+rig run DIR [fs=NAME,NAME] [subject=PART] [seed=N] [rounds=N] [states=N] [workers=N] [skip=CALL,CALL]
+            [starter=PID]
+    tests every subject on every file system in DIR, which is to be empty; fs=all has more file systems;
+    skip=fsync leaves these calls of the library out, which is to be seen; ends with the process PID
 rig again DIR IMAGE FS SUBJECT ACKNOWLEDGED BEGUN
     checks one saved disk again";
 
@@ -53,6 +73,7 @@ fn main() -> ExitCode {
             again(Path::new(dir), image, fs, subject, acknowledged, begun)
         }
         ["in-namespace", ref rest @ ..] => in_namespace(rest).map(|()| true),
+        ["guard", dir, main, starter] => guard::guard(Path::new(dir), main, starter).map(|()| true),
         ["serve", at, name] => server::serve(Path::new(at), name).map(|()| true),
         _ => Err(fault(USAGE)),
     };
@@ -74,6 +95,8 @@ struct Options<'a> {
     rounds: usize,
     states: usize,
     workers: usize,
+    skip: &'a str,
+    starter: &'a str,
 }
 
 impl<'a> Options<'a> {
@@ -85,6 +108,8 @@ impl<'a> Options<'a> {
             rounds: 3,
             states: 60,
             workers: 2,
+            skip: "",
+            starter: "",
         };
         for word in words {
             match word.split_once('=') {
@@ -94,6 +119,8 @@ impl<'a> Options<'a> {
                 Some(("rounds", n)) => out.rounds = n.parse()?,
                 Some(("states", n)) => out.states = n.parse()?,
                 Some(("workers", n)) => out.workers = n.parse()?,
+                Some(("skip", calls)) => out.skip = calls,
+                Some(("starter", pid)) => out.starter = pid,
                 _ => return Err(fault(format!("what is {word}?\n{USAGE}"))),
             }
         }
@@ -112,7 +139,8 @@ impl<'a> Options<'a> {
 /// Runs everything that the options ask for; whether all is as it must be.
 fn run(dir: &Path, options: &[&str]) -> Answer<bool> {
     let options = Options::parse(options)?;
-    prepare(dir)?;
+    let start = Instant::now();
+    prepare(dir, options.starter)?;
     let subjects = subjects::all();
     let wanted: Vec<_> = device::KINDS
         .iter()
@@ -139,7 +167,8 @@ fn run(dir: &Path, options: &[&str]) -> Answer<bool> {
                     let mut words = vec!["work", kind.name, subject.name];
                     let numbers = numbers.map(|number| number.to_string());
                     words.extend(numbers.iter().map(String::as_str));
-                    let told = in_new_namespace(dir, &name, &words);
+                    words.push(options.skip);
+                    let told = in_new_namespace(dir, &name, kind, &words);
                     report::tell(kind, subject, &told);
                     results.lock().unwrap_or_else(PoisonError::into_inner)[n] = Some(told);
                 }
@@ -147,13 +176,29 @@ fn run(dir: &Path, options: &[&str]) -> Answer<bool> {
         }
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(report::table(&wanted, &results))
+    Ok(report::table(
+        &wanted,
+        &results,
+        start.elapsed().as_secs_f64(),
+    ))
 }
 
-fn prepare(dir: &Path) -> Answer<()> {
+/// Makes what a run needs, and starts its guardian.
+fn prepare(dir: &Path, starter: &str) -> Answer<()> {
     for name in ["at", "fuse"] {
         fs::create_dir_all(dir.join(name))?;
     }
+    let own = std::process::id().to_string();
+    let starter = if starter.is_empty() { &own } else { starter };
+    let mut guardian = guard::start(dir, starter)?;
+    let (dir, starter) = (dir.to_owned(), starter.to_owned());
+    std::thread::spawn(move || {
+        let ended = guardian.wait();
+        eprintln!("the guardian of the rig is gone: {ended:?}");
+        // The workers and servers end with this process, and another guardian sees to what they leave.
+        let _ = guard::start(&dir, &starter);
+        std::process::exit(2);
+    });
     Ok(())
 }
 
@@ -163,21 +208,26 @@ fn job_name(dir: &Path, number: usize) -> String {
     format!("{tag}-job-{number}")
 }
 
-/// Runs a job in a mount namespace and a process of its own; what it has printed.
-fn in_new_namespace(dir: &Path, name: &str, words: &[&str]) -> Result<String, String> {
+/// Runs a job in a mount namespace and a process of its own, on a device of its own; what it has printed.
+fn in_new_namespace(
+    dir: &Path,
+    name: &str,
+    kind: &device::Kind,
+    words: &[&str],
+) -> Result<String, String> {
     let start = || -> Answer<String> {
+        let (backing, server) = Backing::new(dir, &format!("{name}-disk"), kind.size)?;
         let done = Command::new("unshare")
-            .args(["--mount", "--propagation", "private"])
+            .env(guard::MARK, dir)
+            .args(["--mount", "--propagation", "slave"])
             .arg(std::env::current_exe()?)
             .arg("in-namespace")
             .arg(dir)
-            .arg(name)
+            .args([name.as_ref(), backing.node.as_os_str()])
             .args(words)
-            .stdin(Stdio::null())
+            .stdin(OwnedFd::from(server))
             .stderr(Stdio::inherit())
             .output()?;
-        // What it could not detach itself, if it was killed.
-        device::detach(&format!("{name}-"))?;
         if !done.status.success() {
             return Err(fault(format!("{name} ended: {}", done.status)));
         }
@@ -188,30 +238,40 @@ fn in_new_namespace(dir: &Path, name: &str, words: &[&str]) -> Result<String, St
 
 fn in_namespace(words: &[&str]) -> Answer<()> {
     die_with_parent()?;
-    let [dir, name, what, fs, subject, rest @ ..] = words else {
+    let [dir, name, node, what, fs, subject, rest @ ..] = words else {
         return Err(fault(USAGE));
     };
     let subjects = subjects::all();
     let subject = subjects.iter().find(|s| s.name == *subject);
     let subject = subject.ok_or("no such subject")?;
+    let dir = PathBuf::from(dir);
+    // The loop device keeps the file that it has; nothing served is reached from here.
+    for mount in proc::mounted(&dir.join("fuse"))? {
+        unmount(&mount.at, UnmountFlags::DETACH)?;
+    }
+    let server = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let kind = device::kind(fs)?;
+    let device = Device::new(kind, &dir, node, server)?;
     let mut job = Job {
-        dir: PathBuf::from(dir),
-        name: format!("{name}-disk"),
-        kind: device::kind(fs)?,
+        dir,
+        name: (*name).to_owned(),
+        kind,
         seed: 1,
         rounds: 1,
         states: 1,
+        skip: Vec::new(),
     };
     match (*what, rest) {
-        ("work", [seed, rounds, states]) => {
+        ("work", [seed, rounds, states, skip]) => {
             job.seed = seed.parse()?;
             job.rounds = rounds.parse()?;
             job.states = states.parse()?;
-            print!("{}", report::line(&worker::work(&job, subject)?));
+            job.skip = skip.split(',').filter(|call| !call.is_empty()).collect();
+            print!("{}", report::line(&worker::work(&job, device, subject)?));
         }
         ("again", [image, acknowledged, begun]) => {
-            let (acknowledged, begun) = (acknowledged.parse()?, begun.parse()?);
-            let verdict = worker::again(&job, subject, Path::new(image), acknowledged, begun)?;
+            let known = (acknowledged.parse()?, begun.parse()?);
+            let verdict = worker::again(&job, device, subject, Path::new(image), known)?;
             println!("{verdict:?}");
         }
         _ => return Err(fault(USAGE)),
@@ -228,10 +288,10 @@ fn again(
     acknowledged: &str,
     begun: &str,
 ) -> Answer<bool> {
-    prepare(dir)?;
+    prepare(dir, "")?;
     let name = job_name(dir, 0);
     let words = ["again", fs, subject, image, acknowledged, begun];
-    let told = in_new_namespace(dir, &name, &words)?;
+    let told = in_new_namespace(dir, &name, device::kind(fs)?, &words)?;
     print!("{told}");
     Ok(told.trim() == "Clean")
 }

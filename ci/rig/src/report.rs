@@ -3,6 +3,7 @@
 use crate::device::Kind;
 use crate::play::{Expect, Subject};
 use crate::worker::Tally;
+use std::collections::BTreeMap;
 
 /// What a job has printed, or why it has not ended well.
 type Told = Result<String, String>;
@@ -10,7 +11,7 @@ type Told = Result<String, String>;
 /// The numbers of a job in one line, then its messages.
 pub(crate) fn line(tally: &Tally) -> String {
     let mut out = format!(
-        "{} {} {} {} {} {} {:.2} {:.2}\n",
+        "{} {} {} {} {} {} {:.3} {:.3}",
         tally.checked,
         tally.nested,
         tally.same,
@@ -20,6 +21,10 @@ pub(crate) fn line(tally: &Tally) -> String {
         tally.seconds,
         tally.checking
     );
+    for part in tally.parts {
+        out.push_str(&format!(" {part:.3}"));
+    }
+    out.push('\n');
     for message in tally.messages() {
         out.push_str(&message);
         out.push('\n');
@@ -44,6 +49,9 @@ fn read(told: &str) -> Option<Tally> {
     let mut time = || words.next()?.parse().ok();
     out.seconds = time()?;
     out.checking = time()?;
+    for part in &mut out.parts {
+        *part = time()?;
+    }
     Some(out)
 }
 
@@ -88,9 +96,9 @@ pub(crate) fn tell(kind: &Kind, subject: &Subject, told: &Told) {
 }
 
 /// Prints the table; whether everything is as it must be.
-pub(crate) fn table(wanted: &[(&Kind, &Subject)], results: &[Option<Told>]) -> bool {
+pub(crate) fn table(wanted: &[(&Kind, &Subject)], results: &[Option<Told>], seconds: f64) -> bool {
     let mut good = true;
-    let (mut states, mut nested, mut seconds) = (0, 0, 0.0);
+    let mut sums: BTreeMap<&str, Tally> = BTreeMap::new();
     println!(
         "| file system | subject | states | of recovery | lost | torn | no mount | states/s | |"
     );
@@ -106,9 +114,14 @@ pub(crate) fn table(wanted: &[(&Kind, &Subject)], results: &[Option<Told>]) -> b
             continue;
         };
         good &= complaint(kind, subject, &tally).is_none();
-        states += tally.checked;
-        nested += tally.nested;
-        seconds += tally.checking;
+        let sum = sums.entry(kind.name).or_default();
+        sum.checked += tally.checked;
+        sum.nested += tally.nested;
+        sum.seconds += tally.seconds;
+        sum.checking += tally.checking;
+        for (sum, part) in sum.parts.iter_mut().zip(tally.parts) {
+            *sum += part;
+        }
         println!(
             "| {} | {} | {} | {} | {} | {} | {} | {:.0} | {} |",
             kind.name,
@@ -122,8 +135,24 @@ pub(crate) fn table(wanted: &[(&Kind, &Subject)], results: &[Option<Told>]) -> b
             word(kind, subject, &tally)
         );
     }
+    let mut states = 0;
+    for (name, sum) in &sums {
+        let per_state = |seconds: f64| seconds * 1000.0 / sum.checked.max(1) as f64;
+        let [disk, mount, recover, unmount] = sum.parts.map(per_state);
+        println!(
+            "{name}: {} states, {} of them of a recovery that was cut; {:.0} a second and worker; \
+             each {:.1} ms: disk {disk:.1}, mount {mount:.1}, recovery {recover:.1}, \
+             umount {unmount:.1}; {:.0} s of recording",
+            sum.checked,
+            sum.nested,
+            sum.checked as f64 / sum.checking.max(0.001),
+            per_state(sum.checking),
+            sum.seconds - sum.checking
+        );
+        states += sum.checked;
+    }
     println!(
-        "{states} states, {nested} of them of a recovery that was cut; {:.0} a second and worker",
+        "{states} states in {seconds:.0} s: {:.0} a second, with all that is around them",
         states as f64 / seconds.max(0.001)
     );
     good && !wanted.is_empty()

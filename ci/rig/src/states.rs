@@ -1,5 +1,5 @@
-//! Which states of a recording are looked at: prefixes, subsets and reorderings of what no flush has covered,
-//! and writes that are torn.
+//! Which states of a recording are looked at: prefixes, subsets and reorderings of what no flush has
+//! covered, and writes that are torn.
 
 use crate::image::SECTOR;
 use crate::random::Random;

@@ -19,16 +19,20 @@ use steadfast::sys::{hook, syncfs};
 const NESTED: usize = 6;
 /// So many states of one recovery.
 const OF_NESTED: usize = 5;
+/// So many rounds more, until a fault is seen that must be.
+const MORE_ROUNDS: usize = 20;
 
 /// What a worker was told to do.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct Job<'a> {
     pub(crate) dir: PathBuf,
     pub(crate) name: String,
     pub(crate) kind: &'static Kind,
     pub(crate) seed: u64,
     pub(crate) rounds: usize,
     pub(crate) states: usize,
+    /// Calls of the library that are left out.
+    pub(crate) skip: Vec<&'a str>,
 }
 
 /// What came of it.
@@ -43,62 +47,81 @@ pub(crate) struct Tally {
     /// Seconds in all, and of the checks.
     pub(crate) seconds: f64,
     pub(crate) checking: f64,
+    /// Seconds of the checks: making the disk, mounting, recovering, unmounting.
+    pub(crate) parts: [f64; 4],
     messages: BTreeMap<String, (usize, String)>,
 }
 
 #[derive(Debug)]
 struct Worker<'a> {
-    job: &'a Job,
+    job: &'a Job<'a>,
     subject: &'a Subject,
     device: Device,
     tally: Tally,
     seen: HashSet<String>,
 }
 
-/// Does the job.
-pub(crate) fn work(job: &Job, subject: &Subject) -> Answer<Tally> {
+/// Does the job. While a fault that must be seen has not been, there are more rounds.
+pub(crate) fn work(job: &Job<'_>, device: Device, subject: &Subject) -> Answer<Tally> {
     let start = Instant::now();
-    let mut worker = Worker {
-        job,
-        subject,
-        device: Device::new(job.kind, &job.dir, &job.name)?,
-        tally: Tally::default(),
-        seen: HashSet::new(),
-    };
+    let mut worker = Worker::new(job, device, subject);
     let mut random = Random(job.seed);
     for round in 0..job.rounds {
         let left = job.states.saturating_sub(worker.tally.checked);
         let number = left.div_ceil(job.rounds - round);
         worker.round(round, number, &mut random)?;
     }
+    for round in job.rounds..job.rounds + MORE_ROUNDS {
+        let (lost, torn) = (worker.tally.lost, worker.tally.torn);
+        let is_seen = match (subject.expect)(job.kind) {
+            Expect::Wrong => lost + torn > 0,
+            Expect::Loses => lost > 0,
+            Expect::Clean | Expect::Any => true,
+        };
+        if is_seen {
+            break;
+        }
+        worker.round(round, job.states.div_ceil(job.rounds), &mut random)?;
+    }
     let mut tally = worker.tally;
     tally.seconds = start.elapsed().as_secs_f64();
     Ok(tally)
 }
 
-/// Checks one saved image again.
+/// Checks one saved image again; known is what was acknowledged, and what had begun.
 pub(crate) fn again(
-    job: &Job,
+    job: &Job<'_>,
+    device: Device,
     subject: &Subject,
     image: &Path,
-    acknowledged: usize,
-    begun: usize,
+    known: (usize, usize),
 ) -> Answer<Verdict> {
-    let mut worker = Worker {
-        job,
-        subject,
-        device: Device::new(job.kind, &job.dir, &job.name)?,
-        tally: Tally::default(),
-        seen: HashSet::new(),
-    };
+    let mut worker = Worker::new(job, device, subject);
     // The states that it should have had, from an undisturbed run.
     let states = worker.record(0, &mut Random(job.seed))?;
-    let path = image.to_str().ok_or("a path that is no text")?;
-    worker.device.order(&format!("open {path}"))?;
-    worker.check(&states, acknowledged, begun)
+    worker.device.restore(image)?;
+    worker.check(&states, known.0, known.1)
 }
 
-impl Worker<'_> {
+/// Does something, and adds the seconds that it took.
+fn timed<T>(part: &mut f64, what: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let out = what();
+    *part += start.elapsed().as_secs_f64();
+    out
+}
+
+impl<'a> Worker<'a> {
+    fn new(job: &'a Job<'a>, device: Device, subject: &'a Subject) -> Self {
+        Self {
+            job,
+            subject,
+            device,
+            tally: Tally::default(),
+            seen: HashSet::new(),
+        }
+    }
+
     /// Runs the subject, recorded; gives what was there after each step.
     fn record(&mut self, round: usize, random: &mut Random) -> Answer<Vec<Tree>> {
         self.device.order("take fresh")?;
@@ -120,7 +143,10 @@ impl Worker<'_> {
             device: &mut self.device,
             shake: shake.clone(),
         };
-        let done = hook::observe(move |_, _| shake.call(), || (self.subject.run)(&mut play));
+        let done = hook::observe(
+            move |_, _| shake.call(),
+            || hook::skip(&self.job.skip, || (self.subject.run)(&mut play)),
+        );
         let states = play.states;
         self.device.order("stop")?;
         self.device.order("delay 0")?;
@@ -135,7 +161,7 @@ impl Worker<'_> {
         let mut chosen = states::choose(&events, number, self.job.kind.torn, None, random);
         random.shuffle(&mut chosen);
         for (n, state) in chosen.iter().enumerate() {
-            let hash = self.device.order(&state.load)?;
+            let hash = timed(&mut self.tally.parts[0], || self.device.order(&state.load))?;
             let known = (state.acknowledged, state.begun);
             if !self.seen.insert(format!("{hash} {known:?}")) {
                 self.tally.same += 1;
@@ -172,7 +198,7 @@ impl Worker<'_> {
         // A file system may not survive a torn block of its own during its own recovery.
         let torn = 8;
         for state in states::choose(&events, OF_NESTED, torn, Some(known), random) {
-            let hash = self.device.order(&state.load)?;
+            let hash = timed(&mut self.tally.parts[0], || self.device.order(&state.load))?;
             if !self.seen.insert(format!("{hash} {known:?}")) {
                 self.tally.same += 1;
                 continue;
@@ -187,14 +213,16 @@ impl Worker<'_> {
     /// Mounts what is on the device, recovers, and judges.
     fn check(&mut self, states: &[Tree], acknowledged: usize, begun: usize) -> Answer<Verdict> {
         self.device.order("keep checked")?;
-        if let Err(e) = self.device.mount() {
+        let [_, mounting, recovering, unmounting] = &mut self.tally.parts;
+        if let Err(e) = timed(mounting, || self.device.mount()) {
             return Ok(Verdict::Unmountable(e.to_string()));
         }
         let top = self.device.at.join("t");
-        let found = catch_unwind(AssertUnwindSafe(|| (self.subject.recover)(&top)));
+        let recover = || catch_unwind(AssertUnwindSafe(|| (self.subject.recover)(&top)));
+        let found = timed(recovering, recover);
         let found = found.unwrap_or_else(|_| Err(fault("recovery panicked")));
         let verdict = self.subject.judge(states, found, acknowledged, begun);
-        self.device.unmount()?;
+        timed(unmounting, || self.device.unmount())?;
         Ok(verdict)
     }
 
@@ -224,7 +252,7 @@ impl Worker<'_> {
         let saved = format!("{}-{}.img", self.job.name, self.tally.messages.len());
         let file = dir.join(&saved);
         self.device.order("take checked")?;
-        self.device.order(&format!("save {}", file.display()))?;
+        self.device.save(&file)?;
         let (subject, known) = (self.subject.name, (state.acknowledged, state.begun));
         let text = format!(
             "round {round}, seed {}, {}: {}\n    {message}\n    \
