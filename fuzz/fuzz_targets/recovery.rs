@@ -87,7 +87,7 @@ struct Put<'a> {
     highest: u64,
     /// Of sections: each begins once.
     begun: BTreeSet<u64>,
-    /// There are records of sections, which no repair gives up.
+    /// There are records of sections: what is wrong with one may show only when it is taken back.
     sections: bool,
 }
 

@@ -8,6 +8,7 @@ use super::identity::Stamp;
 use super::mapping::Mapping;
 use crate::journal::Record;
 use crate::{Error, ErrorKind, Name, Result};
+use std::fmt;
 
 /// The mapping of a transaction, which from this record on is done: a [`Commit`].
 pub(crate) const COMMIT: u16 = Record::FIRST_KIND;
@@ -156,11 +157,12 @@ pub(super) fn decode<T>(
         }
         _ => return Err(corrupt("the record has no version")),
     }
-    let value = read(&mut reader).map_err(corrupt)?;
-    if reader.0.is_empty() {
-        Ok(value)
-    } else {
-        Err(corrupt("the record goes on after its end"))
+    let value = read(&mut reader);
+    let at = bytes.len() - reader.0.len();
+    match value {
+        Err(what) => Err(corrupt_at(what, at)),
+        Ok(_) if !reader.0.is_empty() => Err(corrupt_at("the record goes on after its end", at)),
+        Ok(value) => Ok(value),
     }
 }
 
@@ -174,8 +176,29 @@ pub(super) fn decode_start<T>(
 }
 
 #[cold]
-fn corrupt(what: Nonsense) -> Error {
-    Error::of_kind(OPERATION, ErrorKind::Corrupt).with_advice(what)
+pub(super) fn corrupt(what: Nonsense) -> Error {
+    Error::of_kind(OPERATION, ErrorKind::Corrupt).with_source(what)
+}
+
+#[cold]
+fn corrupt_at(what: Nonsense, at: usize) -> Error {
+    Error::of_kind(OPERATION, ErrorKind::Corrupt).with_source(format!("byte {at}: {what}"))
+}
+
+/// Says in which record it is, and what helps.
+#[cold]
+pub(super) fn in_record(error: Error, which: fmt::Arguments<'_>) -> Error {
+    let which = match std::error::Error::source(&error) {
+        Some(what) => format!("{which}: {what}"),
+        None => which.to_string(),
+    };
+    let helps = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound);
+    let error = error.with_source(which);
+    if helps {
+        error.with_advice("repair the workspace: that tells what is given up")
+    } else {
+        error
+    }
 }
 
 #[cfg(test)]

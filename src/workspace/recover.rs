@@ -15,7 +15,7 @@ use super::mapping::Object;
 use super::options::WorkspaceOptions;
 use super::private;
 use super::realise::{Mode, realise};
-use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile};
+use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile, in_record};
 use super::section::{self, OpenSection, SectionReport};
 use super::state::{State, Sub};
 use super::writers::{self, DeadLog, Writer};
@@ -246,15 +246,18 @@ fn work(
             given_up.push(what?);
         }
     }
-    let unread = |number| given_up.iter().any(|a| a.number == number && a.unread);
+    let unread: BTreeSet<u64> = (given_up.iter())
+        .filter(|what| what.unread)
+        .map(|what| what.number)
+        .collect();
     for (index, _, found) in &logs {
         for entry in &found.records {
             highest = highest.max(entry.transaction);
-            if entry.transaction > horizon && !unread(entry.transaction) {
+            if entry.transaction > horizon && !unread.contains(&entry.transaction) {
                 commits.extend(read(state, entry).map_err(|e| name_log(e, *index))?);
             }
         }
-        section::check(state, &found.records).map_err(|e| name_log(e, *index))?;
+        section::check(state, &found.records, &unread).map_err(|e| name_log(e, *index))?;
     }
     state.ledger.raise(highest)?;
     commits.retain(|commit| is_pending(commit, state.incarnation(), &marks));
@@ -275,7 +278,7 @@ fn work(
     // Sections hold claims longer than transactions do: none of those is on top of one.
     let mut held_back = BTreeSet::new();
     for (index, log, found) in &logs {
-        let reports = section::settle_all(root, state, &options.hooks, *index, log, found)
+        let reports = section::settle_all(root, state, &options.hooks, *index, log, found, &unread)
             .map_err(|e| name_log(e, *index))?;
         for report in reports {
             if let Some(open) = report.still_open() {
@@ -367,7 +370,7 @@ fn settle(state: &State) -> Result<()> {
 
 /// The commit in a record, if it is one.
 pub(super) fn read(state: &State, entry: &Entry) -> Result<Option<Commit>> {
-    match entry.kind {
+    let read = || match entry.kind {
         COMMIT => Commit::decode(&entry.payload).map(Some),
         COMMIT_IN_FILE => {
             let in_file = InFile::decode(&entry.payload)?;
@@ -375,7 +378,14 @@ pub(super) fn read(state: &State, entry: &Entry) -> Result<Option<Commit>> {
             in_file.read(&content).map(Some)
         }
         _ => Ok(None),
-    }
+    };
+    let number = entry.transaction;
+    read().map_err(|e| {
+        in_record(
+            e,
+            format_args!("record {}, transaction {number}", entry.seq),
+        )
+    })
 }
 
 /// Whether any of it may be missing.

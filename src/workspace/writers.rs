@@ -170,7 +170,8 @@ pub(super) fn first_with_open_work(state: &State) -> Result<Option<u32>> {
             return Ok(Some(index));
         }
         // A section stays open however far the horizon is.
-        if !Story::read(&found.records)?.iter().all(Story::is_over) {
+        let is_over = |story: &Result<Story>| story.as_ref().is_ok_and(Story::is_over);
+        if !(Story::each(&found.records).iter()).all(|(_, story)| is_over(story)) {
             return Ok(Some(index));
         }
     }

@@ -8,5 +8,6 @@ mod abandon;
 mod damage;
 mod prune;
 mod repair;
+mod sections;
 mod status;
 mod support;

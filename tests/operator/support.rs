@@ -128,6 +128,20 @@ fn child() {
             // Its log is left as after a kill.
             std::process::exit(0);
         }
+        "section" => {
+            let workspace = Workspace::open(&root).unwrap();
+            let mut section = workspace.section("work").unwrap();
+            section.protect(["a"]).unwrap();
+            std::fs::write(dir.join("a"), "worked on").unwrap();
+            let change = |tx: &mut steadfast::workspace::Transaction<'_>| {
+                tx.rename("c", "d");
+                tx.remove_file("e");
+                Ok(())
+            };
+            section.apply(change).unwrap();
+            // As if it were killed.
+            std::process::exit(0);
+        }
         "open" => {
             open(&dir).unwrap().close().unwrap();
         }

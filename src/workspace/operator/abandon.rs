@@ -8,11 +8,9 @@ use crate::workspace::abandoned::{self, Abandon, Abandonment};
 use crate::workspace::conflict::ConflictId;
 use crate::workspace::give_up;
 use crate::workspace::mapping::{Mapping, Object, Place};
-use crate::workspace::record::{
-    COMMIT, COMMIT_IN_FILE, Commit, SECTION_BEGIN, SECTION_END, SECTION_ITEM,
-};
+use crate::workspace::record::{COMMIT, COMMIT_IN_FILE, Commit};
 use crate::workspace::recover;
-use crate::workspace::section;
+use crate::workspace::section::{self, is_of_section};
 use crate::workspace::state::State;
 use crate::workspace::whereabouts::{Folders, Progress, Whereabouts};
 use crate::workspace::writers::{self, DeadLog};
@@ -81,7 +79,8 @@ pub fn abandon(root: &Root, number: u64, how: Abandon) -> Result<Abandoned> {
     }
     let _alone = state.ledger.recovery_lock(WAIT)?;
     let dead = writers::open_dead(&state)?;
-    if let Some(gone) = section::give_up(&state, &dead, number, how)? {
+    let section = section::give_up(&state, &dead, number, how);
+    if let Some(gone) = section.map_err(|e| e.with_operation(OP))? {
         let kept = |path: PathBuf| AbandonedStep {
             what: format!("what was there before is kept as {}", path.display()),
             path,
@@ -171,16 +170,13 @@ fn find(state: &State, dead: &[DeadLog], number: u64) -> Result<(Commit, Vec<Com
     }
 }
 
-fn is_section(entry: &Entry) -> bool {
-    [SECTION_BEGIN, SECTION_ITEM, SECTION_END].contains(&entry.kind)
-}
-
 /// Why there is nothing to give up.
 fn why_not(state: &State, dead: &[DeadLog], number: u64) -> Result<Error> {
     for (index, live) in writers::list(state)? {
         let found = writers::inspect(state, index)?;
         let own = |e: &Entry| {
-            e.transaction == number && (is_section(e) || [COMMIT, COMMIT_IN_FILE].contains(&e.kind))
+            e.transaction == number
+                && (is_of_section(e) || [COMMIT, COMMIT_IN_FILE].contains(&e.kind))
         };
         // The dead ones are held by us.
         let live = live && !dead.iter().any(|d| d.index == index);

@@ -10,6 +10,7 @@ use crate::workspace::incarnation::Incarnation;
 use crate::workspace::ledger::{self, Peek};
 use crate::workspace::private;
 use crate::workspace::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile};
+use crate::workspace::section::Story;
 use crate::workspace::state::{self, Sub};
 use crate::workspace::writers;
 use crate::{Error, ErrorKind, Name, Result, Root};
@@ -123,14 +124,22 @@ impl Look {
             COMMIT => Commit::decode(&entry.payload).map(Some),
             COMMIT_IN_FILE => {
                 let file = InFile::decode(&entry.payload)?;
-                let staged = self.sub(Sub::Staged)?.ok_or_else(|| {
-                    Error::new(self.op, "openat", Errno::NOENT).with_path(Sub::Staged.path())
-                })?;
-                let content = private::read(&staged, &file.name, LONGEST)?;
+                let content = private::read(&self.staged()?, &file.name, LONGEST)?;
                 file.read(&content).map(Some)
             }
             _ => Ok(None),
         }
+    }
+
+    /// Whether the steps of a section can be read.
+    pub(super) fn steps(&self, story: Story) -> Result<()> {
+        story.check(&self.staged()?)
+    }
+
+    fn staged(&self) -> Result<Dir> {
+        self.sub(Sub::Staged)?.ok_or_else(|| {
+            Error::new(self.op, "openat", Errno::NOENT).with_path(Sub::Staged.path())
+        })
     }
 
     /// All conflicts that can be read, and what is wrong with the others.

@@ -13,7 +13,8 @@ use crate::workspace::abandoned::{self, Abandon, Abandonment};
 use crate::workspace::format::Format;
 use crate::workspace::ledger;
 use crate::workspace::mapping::{Mapping, Object, Set};
-use crate::workspace::record::{COMMIT, COMMIT_IN_FILE, InFile};
+use crate::workspace::record::{COMMIT, COMMIT_IN_FILE};
+use crate::workspace::section::is_of_section;
 use crate::workspace::state::{self, Sub};
 use crate::workspace::{setup, writers};
 use crate::{Error, ErrorKind, Name, Result, Root};
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod aside;
+mod sections;
 
 pub(super) use aside::ASIDE;
 use aside::{Place, to_name};
@@ -44,8 +46,9 @@ pub struct Repaired {
     pub ledger: Option<RebuiltLedger>,
     /// Logs that were damaged.
     pub logs: Vec<RepairedLog>,
-    /// Transactions whose record stands in its log and cannot be understood. What is in place of them
-    /// stays.
+    /// Transactions whose record stands in its log and cannot be understood, and sections with such a record.
+    /// What is in place of them stays; what was there before such a section, as far as it had put that away,
+    /// is among what is set aside, and so are its records.
     pub unreadable: Vec<u64>,
     /// Damaged files of conflicts, and damaged decisions to give something up.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::paths"))]
@@ -350,32 +353,11 @@ impl Work<'_> {
         if log.live || !matches!(log.end, End::Corrupt(_)) {
             return Ok(());
         }
-        let mut needed: BTreeSet<Name> = BTreeSet::new();
-        for entry in &log.records {
-            if status::is_section(entry.kind) {
-                // Taking it back needs what it has put away.
-                return Ok(());
-            }
-            if entry.kind == COMMIT_IN_FILE {
-                needed.extend(InFile::decode(&entry.payload).ok().map(|f| f.name));
-            }
-            if let Ok(Some(commit)) = self.look.commit(entry) {
-                needed.extend(private_names(&commit.mapping));
-            }
+        // Taking one back needs what it has put away.
+        if log.records.iter().any(is_of_section) {
+            return Ok(());
         }
-        let conflicts = self.look.conflicts()?.0;
-        needed.extend(conflicts.iter().filter_map(|c| c.kept_name().cloned()));
-        for place in [Place::Staged, Place::Kept, Place::Retired] {
-            let Some(folder) = self.look.folder(place.name())? else {
-                continue;
-            };
-            for name in names_in(&folder, OP)? {
-                if writers::owner_of(&name) == Some(index) && !needed.contains(&name) {
-                    self.move_aside(&folder, Some(place), &name)?;
-                }
-            }
-        }
-        self.sync()
+        self.put_away(index, &log.records)
     }
 
     /// Decisions that cannot be read: what they are about is tried again.
@@ -420,17 +402,24 @@ impl Work<'_> {
                     Err(e) if is_lost(&e) => {}
                     Err(e) => return Err(e.with_operation(OP)),
                 }
-                let what = Abandonment {
-                    number,
-                    how: Abandon::KeepOurs,
-                    unread: true,
-                    slots: BTreeSet::new(),
-                    changes: BTreeSet::new(),
-                };
-                abandoned::write(&self.look.dir, &what).map_err(|e| e.with_operation(OP))?;
-                self.out.unreadable.push(number);
+                self.give_up(number)?;
             }
+            self.sections(seen.index, &log.records, &known)?;
         }
+        Ok(())
+    }
+
+    /// What it is about is not tried again.
+    fn give_up(&mut self, number: u64) -> Result<()> {
+        let what = Abandonment {
+            number,
+            how: Abandon::KeepOurs,
+            unread: true,
+            slots: BTreeSet::new(),
+            changes: BTreeSet::new(),
+        };
+        abandoned::write(&self.look.dir, &what).map_err(|e| e.with_operation(OP))?;
+        self.out.unreadable.push(number);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use crate::workspace::ledger::{DeadMark, MarkKind, Peek};
 use crate::workspace::record::{
     self, COMMIT, COMMIT_IN_FILE, Commit, PHASE, SECTION_BEGIN, SECTION_END,
 };
+use crate::workspace::section::{Story, is_of_section};
 use crate::workspace::state::Sub;
 use crate::workspace::{abandoned, state, writers};
 use crate::{Error, ErrorKind, Name, Result, Root};
@@ -336,6 +337,21 @@ impl Open<'_> {
                 _ => {}
             }
         }
+        for (number, story) in Story::each(&log.records) {
+            if self.given_up.contains(&number) {
+                self.sections.remove(&number);
+                continue;
+            }
+            // A living one removes its files when it is over.
+            let read = story.and_then(|story| match log.live {
+                true => Ok(()),
+                false => self.look.steps(story),
+            });
+            if let Err(e) = read {
+                let problem = Problem::of(&e, &log_path(seen.index)).at(log_path(seen.index));
+                self.problems.push(problem);
+            }
+        }
         out
     }
 
@@ -483,7 +499,7 @@ fn leases(look: &Look) -> Result<Vec<LeaseInfo>> {
 /// Logs whose private things somebody needs.
 pub(super) fn needed_logs(logs: &[LogSeen], ledger: &Peek) -> BTreeSet<u32> {
     let horizon = ledger.horizon.unwrap_or(0);
-    let open = |e: &Entry| e.transaction == 0 || e.transaction > horizon || is_section(e.kind);
+    let open = |e: &Entry| e.transaction == 0 || e.transaction > horizon || is_of_section(e);
     logs.iter()
         .filter(|seen| match &seen.log {
             Ok(log) => {
@@ -494,10 +510,6 @@ pub(super) fn needed_logs(logs: &[LogSeen], ledger: &Peek) -> BTreeSet<u32> {
         })
         .map(|seen| seen.index)
         .collect()
-}
-
-pub(super) fn is_section(kind: u16) -> bool {
-    (SECTION_BEGIN..=SECTION_END).contains(&kind)
 }
 
 fn private(

@@ -36,13 +36,14 @@ pub(in crate::workspace) fn give_up(
         let Ok((log, found)) = log else {
             continue;
         };
-        let stories = Story::read(&found.records)?;
-        let Some(story) = stories
-            .into_iter()
-            .find(|s| s.begin.number == number && !s.is_over())
+        let Some((_, story)) = (Story::each(&found.records).into_iter()).find(|s| s.0 == number)
         else {
             continue;
         };
+        let story = story?;
+        if story.is_over() {
+            continue;
+        }
         let kept = match how {
             Abandon::KeepOurs => keep(state, *index, number)?,
             Abandon::Drop => Vec::new(),
@@ -57,33 +58,33 @@ pub(in crate::workspace) fn give_up(
     Ok(None)
 }
 
-/// Renames what was put away under the log's index. Gives the paths, of an earlier try as well.
+/// Renames what was put away under the log's index: images, and what was removed or replaced. Gives the
+/// paths, of an earlier try as well.
 fn keep(state: &State, index: u32, number: u64) -> Result<Vec<PathBuf>> {
-    let fail = |call| move |e: Errno| Error::new(OP, call, e).with_path(Sub::Kept.path());
     let of_conflicts: BTreeSet<Name> = conflict::list(state)?
         .into_iter()
         .filter_map(|c| c.kept_name().cloned())
         .collect();
     let prefix = format!("given-up-{number}-");
     let mut out = Vec::new();
-    for name in names_in(&state.kept, Sub::Kept)? {
-        if name.as_bytes().starts_with(prefix.as_bytes()) {
-            out.push(name);
-        } else if writers::owner_of(&name) == Some(index) && !of_conflicts.contains(&name) {
-            let mut new = prefix.clone().into_bytes();
-            new.extend_from_slice(name.as_bytes());
-            let new = Name::from_bytes(&new).map_err(fail("renameat"))?;
-            let (from, to) = (name.as_c_str(), new.as_c_str());
-            sys::renameat2(&state.kept, from, &state.kept, to, RenameFlags::empty())
-                .map_err(fail("renameat"))?;
-            out.push(new);
+    for (sub, dir) in [(Sub::Kept, &state.kept), (Sub::Retired, &state.retired)] {
+        let fail = |call| move |e: Errno| Error::new(OP, call, e).with_path(sub.path());
+        let folder = sub.path();
+        for name in names_in(dir, sub)? {
+            if name.as_bytes().starts_with(prefix.as_bytes()) {
+                out.push(Path::new(&folder).join(name));
+            } else if writers::owner_of(&name) == Some(index) && !of_conflicts.contains(&name) {
+                let mut new = prefix.clone().into_bytes();
+                new.extend_from_slice(name.as_bytes());
+                let new = Name::from_bytes(&new).map_err(fail("renameat"))?;
+                let (from, to) = (name.as_c_str(), new.as_c_str());
+                sys::renameat2(dir, from, dir, to, RenameFlags::empty())
+                    .map_err(fail("renameat"))?;
+                out.push(Path::new(&folder).join(new));
+            }
         }
+        dir.sync()?;
     }
-    state.kept.sync()?;
     out.sort();
-    let folder = Sub::Kept.path();
-    Ok(out
-        .iter()
-        .map(|name| Path::new(&folder).join(name))
-        .collect())
+    Ok(out)
 }

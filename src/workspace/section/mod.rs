@@ -26,7 +26,7 @@ pub use apply::Captured;
 pub use evidence::{Evidence, Seen};
 pub(super) use give_up::give_up;
 pub use hold::Hold;
-pub(super) use record::Story;
+pub(super) use record::{Story, is_of_section};
 pub use recover::{OpenSection, SectionReport, StillOpen};
 pub(super) use recover::{blocked, check, settle_all};
 pub(super) use resource::Hooks;

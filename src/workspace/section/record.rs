@@ -9,11 +9,14 @@ use crate::journal::Entry;
 use crate::workspace::codec::{Nonsense, Reader, Writer};
 use crate::workspace::identity::Stamp;
 use crate::workspace::private;
-use crate::workspace::record::{self, InFile, PHASE, SECTION_BEGIN, SECTION_END, SECTION_ITEM};
-use crate::workspace::state::State;
-use crate::{Error, ErrorKind, Name, Result};
+use crate::workspace::record::{
+    self, InFile, PHASE, SECTION_BEGIN, SECTION_END, SECTION_ITEM, corrupt,
+};
+use crate::{Dir, Error, Result};
+use std::collections::BTreeSet;
 
 const TAG: Nonsense = "the record holds something of no known sort";
+const OTHER: Nonsense = "it is that of another section";
 /// A record that is in a file may be this long.
 const LONGEST: usize = 1 << 30;
 
@@ -96,9 +99,9 @@ impl Item {
         w.0
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8], number: u64) -> Result<Self> {
         let raw = record::decode(bytes, |r| {
-            r.u64()?;
+            own(r, number)?;
             Ok(match r.u8()? {
                 0 => Raw::Item(Self::Undo(get_fragment(r)?)),
                 1 => Raw::Item(Self::Resource {
@@ -117,15 +120,27 @@ impl Item {
     }
 
     /// The item itself, where it is in a file.
-    fn load(self, state: &State) -> Result<Self> {
+    fn load(self, staged: &Dir, number: u64) -> Result<Self> {
         match self {
             Self::InFile(file) => {
-                let content = private::read(&state.staged, &file.name, LONGEST)?;
+                let content = private::read(staged, &file.name, LONGEST)?;
                 file.check(&content)?;
-                Self::decode(&content)
+                match Self::decode(&content, number)? {
+                    Self::InFile(_) => Err(corrupt("the file names another file")),
+                    item => Ok(item),
+                }
             }
             item => Ok(item),
         }
+    }
+}
+
+/// The number with which each record begins, which its frame bears as well.
+fn own(r: &mut Reader<'_>, number: u64) -> std::result::Result<(), Nonsense> {
+    if r.u64()? == number {
+        Ok(())
+    } else {
+        Err(OTHER)
     }
 }
 
@@ -141,9 +156,9 @@ pub(super) fn encode_phase(number: u64, name: &str) -> Vec<u8> {
     w.0
 }
 
-fn decode_phase(bytes: &[u8]) -> Result<String> {
+fn decode_phase(bytes: &[u8], number: u64) -> Result<String> {
     record::decode(bytes, |r| {
-        r.u64()?;
+        own(r, number)?;
         String::from_utf8(r.bytes()?).map_err(|_| TAG)
     })
 }
@@ -166,9 +181,9 @@ impl End {
         w.0
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8], number: u64) -> Result<Self> {
         record::decode(bytes, |r| {
-            r.u64()?;
+            own(r, number)?;
             Ok(match r.u8()? {
                 0 => Self::TakenBack,
                 2 => Self::GivenUp,
@@ -269,9 +284,8 @@ pub(in crate::workspace) struct Story {
     pub(in crate::workspace) begin: Begin,
     /// The last phase that was reached.
     pub(in crate::workspace) phase: Option<String>,
-    pub(super) items: Vec<Item>,
-    /// Records that were too long.
-    pub(super) files: Vec<Name>,
+    /// With the numbers of their records in the log.
+    items: Vec<(u64, Item)>,
     pub(super) end: Option<End>,
 }
 
@@ -281,52 +295,98 @@ impl Story {
         self.end.is_some()
     }
 
-    /// The sections in a log's records, in the order in which they began.
+    /// The sections in a log's records, in the order in which they began, but for these.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`].
-    pub(in crate::workspace) fn read(entries: &[Entry]) -> Result<Vec<Self>> {
-        let mut out: Vec<Self> = Vec::new();
-        for entry in entries {
-            if entry.kind == SECTION_BEGIN {
-                let begin = Begin::decode(&entry.payload)?;
-                out.push(Self {
-                    begin,
-                    phase: None,
-                    items: Vec::new(),
-                    files: Vec::new(),
-                    end: None,
-                });
-                continue;
-            }
-            if ![SECTION_ITEM, PHASE, SECTION_END].contains(&entry.kind) {
-                continue;
-            }
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    pub(in crate::workspace) fn read(
+        entries: &[Entry],
+        given_up: &BTreeSet<u64>,
+    ) -> Result<Vec<Self>> {
+        (Self::each(entries).into_iter())
+            .filter(|(number, _)| !given_up.contains(number))
+            .map(|(_, story)| story)
+            .collect()
+    }
+
+    /// The number of each section in a log's records, and its story, or what is wrong with that.
+    pub(in crate::workspace) fn each(entries: &[Entry]) -> Vec<(u64, Result<Self>)> {
+        let mut out: Vec<(u64, Result<Self>)> = Vec::new();
+        for entry in entries.iter().filter(|entry| is_of_section(entry)) {
             let number = entry.transaction;
-            let Some(story) = out.iter_mut().find(|s| s.begin.number == number) else {
-                return Err(Error::of_kind("read record", ErrorKind::Corrupt)
-                    .with_source(format!("section {number} has no beginning")));
-            };
-            match entry.kind {
-                SECTION_ITEM => {
-                    let item = Item::decode(&entry.payload)?;
-                    if let Item::InFile(file) = &item {
-                        story.files.push(file.name.clone());
+            match out.iter_mut().find(|(known, _)| *known == number) {
+                None => out.push((number, Self::begin(entry).map_err(|e| name(e, entry)))),
+                Some((_, known)) => {
+                    if let Ok(story) = known
+                        && let Err(e) = story.add(entry)
+                    {
+                        *known = Err(name(e, entry));
                     }
-                    story.items.push(item);
                 }
-                PHASE => story.phase = Some(decode_phase(&entry.payload)?),
-                _ => story.end = Some(End::decode(&entry.payload)?),
             }
         }
-        Ok(out)
+        out
+    }
+
+    fn begin(entry: &Entry) -> Result<Self> {
+        if entry.kind != SECTION_BEGIN {
+            return Err(corrupt("the section has no beginning"));
+        }
+        let begin = Begin::decode(&entry.payload)?;
+        if begin.number != entry.transaction {
+            return Err(corrupt(OTHER));
+        }
+        Ok(Self {
+            begin,
+            phase: None,
+            items: Vec::new(),
+            end: None,
+        })
+    }
+
+    fn add(&mut self, entry: &Entry) -> Result<()> {
+        let (payload, number) = (&entry.payload, self.begin.number);
+        if self.is_over() {
+            return Err(corrupt("the section was over before it"));
+        }
+        match entry.kind {
+            SECTION_ITEM => (self.items).push((entry.seq, Item::decode(payload, number)?)),
+            PHASE => self.phase = Some(decode_phase(payload, number)?),
+            SECTION_END => self.end = Some(End::decode(payload, number)?),
+            _ => return Err(corrupt("the section begins twice")),
+        }
+        Ok(())
+    }
+
+    /// Whether it can be taken back, as far as reading it tells.
+    pub(in crate::workspace) fn check(self, staged: &Dir) -> Result<()> {
+        match self.is_over() {
+            true => Ok(()),
+            false => self.load(staged).map(drop),
+        }
     }
 
     /// Its steps, those in files included.
-    pub(super) fn load(self, state: &State) -> Result<Vec<Item>> {
-        self.items
-            .into_iter()
-            .map(|item| item.load(state))
+    pub(super) fn load(self, staged: &Dir) -> Result<Vec<Item>> {
+        let number = self.begin.number;
+        let named = |e, seq| in_record(e, seq, number);
+        (self.items.into_iter())
+            .map(|(seq, item)| item.load(staged, number).map_err(|e| named(e, seq)))
             .collect()
     }
+}
+
+/// Whether a record belongs to a section.
+pub(in crate::workspace) fn is_of_section(entry: &Entry) -> bool {
+    (SECTION_BEGIN..=SECTION_END).contains(&entry.kind)
+}
+
+fn name(error: Error, entry: &Entry) -> Error {
+    in_record(error, entry.seq, entry.transaction)
+}
+
+/// Says in which record it is, and what helps.
+fn in_record(error: Error, seq: u64, section: u64) -> Error {
+    record::in_record(error, format_args!("record {seq}, section {section}"))
 }

@@ -153,16 +153,19 @@ impl fmt::Display for StillOpen {
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) and those of reading what is in files.
-pub(in crate::workspace) fn check(state: &State, records: &[Entry]) -> Result<()> {
-    for story in Story::read(records)? {
-        if !story.is_over() {
-            story.load(state)?;
-        }
+pub(in crate::workspace) fn check(
+    state: &State,
+    records: &[Entry],
+    given_up: &BTreeSet<u64>,
+) -> Result<()> {
+    for story in Story::read(records, given_up)? {
+        story.check(&state.staged)?;
     }
     Ok(())
 }
 
-/// Finishes all sections in a dead process's log. The log may be released if none is still open then.
+/// Finishes all sections in a dead process's log but for those that were given up as nobody understands them.
+/// The log may be released if none is still open then.
 pub(in crate::workspace) fn settle_all(
     root: &Root,
     state: &State,
@@ -170,9 +173,10 @@ pub(in crate::workspace) fn settle_all(
     index: u32,
     log: &Log,
     found: &Recovered,
+    given_up: &BTreeSet<u64>,
 ) -> Result<Vec<SectionReport>> {
     let mut out = Vec::new();
-    let mut stories = Story::read(&found.records)?;
+    let mut stories = Story::read(&found.records, given_up)?;
     // Those that began last first.
     stories.reverse();
     for story in stories {
@@ -209,7 +213,7 @@ fn one(
     let begin = story.begin.clone();
     let number = begin.number;
     let (mut sum, mut resources) = (Sum::default(), Vec::new());
-    for item in story.load(state)? {
+    for item in story.load(&state.staged)? {
         match item {
             Item::Undo(fragment) => sum.add(fragment),
             Item::Resource { hook, payload } => resources.push((hook, payload)),

@@ -91,7 +91,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn note_aside(&mut self, place: Option<Place>, aside: &Name) {
+    pub(super) fn note_aside(&mut self, place: Option<Place>, aside: &Name) {
         self.out.set_aside.push(shown(place).join(aside));
     }
 
