@@ -21,7 +21,7 @@ impl Attributes {
 
     /// Permission bits, set-user-id, set-group-id and sticky bit: exactly these, whatever the umask.
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.0.mode = Some(mode.bits());
+        self.0.mode = Some(mode.bits() & 0o7777);
         self
     }
 

@@ -7,6 +7,7 @@
 use super::identity::{Ident, Kind, Stamp};
 use super::mapping::{Attributes, Before, Body, Change, Mapping, Object, Place, Set, Slot};
 use crate::Name;
+use crate::root::PATH_MAX;
 
 /// What is wrong with bytes that are no record.
 pub(super) type Nonsense = &'static str;
@@ -243,6 +244,14 @@ const SHORT: Nonsense = "the record ends before its content does";
 const TAG: Nonsense = "the record holds something of no known sort";
 const INDEX: Nonsense = "the record refers to something that it does not hold";
 
+/// Permission bits, set-user-id, set-group-id and sticky bit.
+const MODE: u32 = 0o7777;
+/// File systems in user space may have names as long as a path.
+const LONGEST_NAME: usize = PATH_MAX - 1;
+/// `XATTR_NAME_MAX` and `XATTR_SIZE_MAX`.
+const XATTR_NAME: usize = 255;
+const XATTR_VALUE: usize = 64 << 10;
+
 /// How many of each a mapping says it has.
 struct Counts {
     places: usize,
@@ -277,13 +286,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn stamp(&mut self) -> Read<Stamp> {
+        let start = self.0;
         let seconds = self.array().map(i64::from_le_bytes)?;
         let nanos = self.u32()?;
         if nanos < 1_000_000_000 {
-            Ok((seconds, nanos))
-        } else {
-            Err("the record holds a time that is none")
+            return Ok((seconds, nanos));
         }
+        self.0 = start;
+        Err("the record holds a time that is none")
     }
 
     fn count(&mut self) -> Read<usize> {
@@ -310,18 +320,80 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn name(&mut self) -> Read<Name> {
+        let start = self.0;
         let n = self.count()?;
-        Name::from_bytes(self.take(n)?).map_err(|_| "the record holds a name that is none")
+        let bytes = self.take(n)?;
+        Name::from_bytes(bytes)
+            .ok()
+            .filter(|_| n <= LONGEST_NAME)
+            .ok_or_else(|| {
+                self.0 = start;
+                "the record holds a name that is none"
+            })
     }
 
-    /// A path beneath the root that goes straight down.
+    /// A path beneath the root that goes straight down. It may be longer than the kernel takes at once: links
+    /// lead there.
     pub(super) fn path(&mut self) -> Read<Vec<u8>> {
-        let path = self.bytes()?;
-        let straight = |part: &[u8]| Name::from_bytes(part).is_ok();
-        if path.is_empty() || path.split(|b| *b == b'/').all(straight) {
-            Ok(path)
-        } else {
-            Err("the record holds a path that does not go straight down")
+        let straight = |part: &[u8]| part.len() <= LONGEST_NAME && Name::from_bytes(part).is_ok();
+        let is_path = |path: &[u8]| path.is_empty() || path.split(|b| *b == b'/').all(straight);
+        self.checked(
+            is_path,
+            "the record holds a path that does not go straight down",
+        )
+    }
+
+    /// Bytes that pass a test. If not, the reader stays in front of them.
+    fn checked(&mut self, test: impl FnOnce(&[u8]) -> bool, what: Nonsense) -> Read<Vec<u8>> {
+        let start = self.0;
+        let bytes = self.bytes()?;
+        if test(&bytes) {
+            return Ok(bytes);
+        }
+        self.0 = start;
+        Err(what)
+    }
+
+    /// The text of a symlink.
+    fn target(&mut self) -> Read<Vec<u8>> {
+        let is_target = |text: &[u8]| (1..PATH_MAX).contains(&text.len()) && !text.contains(&0);
+        self.checked(is_target, "the record holds a symlink's text that is none")
+    }
+
+    /// The name of an extended attribute.
+    pub(super) fn xattr(&mut self) -> Read<Vec<u8>> {
+        let is_name = |name: &[u8]| (1..=XATTR_NAME).contains(&name.len()) && !name.contains(&0);
+        self.checked(
+            is_name,
+            "the record holds a name of an extended attribute that is none",
+        )
+    }
+
+    /// The value of an extended attribute.
+    fn value(&mut self) -> Read<Vec<u8>> {
+        let is_value = |value: &[u8]| value.len() <= XATTR_VALUE;
+        self.checked(
+            is_value,
+            "the record holds a value of an extended attribute that is too long",
+        )
+    }
+
+    /// Permissions, without the type of the file.
+    fn mode(&mut self) -> Read<u32> {
+        let start = self.0;
+        let mode = self.u32()?;
+        if mode & !MODE == 0 {
+            return Ok(mode);
+        }
+        self.0 = start;
+        Err("the record holds a mode that is none")
+    }
+
+    pub(super) fn flag(&mut self) -> Read<bool> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(TAG),
         }
     }
 
@@ -410,7 +482,7 @@ impl<'a> Reader<'a> {
         Ok(match self.u8()? {
             0 => Body::Inline(self.bytes()?),
             1 => Body::Staged,
-            2 => Body::Symlink(self.bytes()?),
+            2 => Body::Symlink(self.target()?),
             3 => Body::Dir,
             4 => Body::Link(self.index(counts.objects)?),
             _ => return Err(TAG),
@@ -419,14 +491,14 @@ impl<'a> Reader<'a> {
 
     pub(super) fn attributes(&mut self) -> Read<Attributes> {
         Ok(Attributes {
-            mode: self.u32()?,
+            mode: self.mode()?,
             uid: self.u32()?,
             gid: self.u32()?,
             mtime: self.stamp()?,
             atime: self.option(Self::stamp)?,
             xattrs: {
                 let n = self.count()?;
-                self.list(n, |r| Ok((r.bytes()?, r.bytes()?)))?
+                self.list(n, |r| Ok((r.xattr()?, r.value()?)))?
             },
         })
     }
@@ -435,7 +507,7 @@ impl<'a> Reader<'a> {
         Ok(Slot {
             place: self.index(counts.places)?,
             name: self.name()?,
-            path: self.bytes()?,
+            path: self.path()?,
             before: match self.u8()? {
                 0 => Before::Nothing,
                 1 => Before::Object(self.index(counts.objects)?),
@@ -455,8 +527,8 @@ impl<'a> Reader<'a> {
     pub(super) fn set(&mut self) -> Read<Set> {
         Ok(match self.u8()? {
             0 => Set::Mode {
-                before: self.u32()?,
-                after: self.u32()?,
+                before: self.mode()?,
+                after: self.mode()?,
             },
             1 => Set::Owner {
                 before: (self.u32()?, self.u32()?),
@@ -468,9 +540,9 @@ impl<'a> Reader<'a> {
                 atime: self.option(Self::stamp)?,
             },
             3 => Set::Xattr {
-                name: self.bytes()?,
-                before: self.option(Self::bytes)?,
-                after: self.option(Self::bytes)?,
+                name: self.xattr()?,
+                before: self.option(Self::value)?,
+                after: self.option(Self::value)?,
             },
             4 => Set::Content {
                 before: self.name()?,

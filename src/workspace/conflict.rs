@@ -194,7 +194,7 @@ impl Conflict {
                     number: r.u64()?,
                     index: r.u32()?,
                 },
-                path: r.bytes()?,
+                path: r.path()?,
                 label: r.bytes()?,
                 found: r.option(Reader::ident)?,
                 kept: r.option(|r| Ok((r.name()?, r.ident()?)))?,

@@ -385,14 +385,97 @@ mod tests {
                 slot: 3,
             }
         });
-        for bad in ["/a", "a/../b", "a//b", "a/"] {
+    }
+
+    /// Refused as damage that names the byte, which begins what is wrong.
+    fn assert_refused(commit: &Commit, begin: &[u8], context: &str) {
+        let bytes = commit.encode();
+        let error = Commit::decode(&bytes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{context}");
+        let at = bytes.windows(begin.len()).position(|w| w == begin);
+        let at = format!("byte {}: ", at.unwrap());
+        assert!(error.to_string().contains(&at), "{context}: {error}, {at}");
+    }
+
+    /// Length and bytes.
+    fn field(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as u32).to_le_bytes(), bytes].concat()
+    }
+
+    /// What no system call would take, or would take for something else.
+    #[test]
+    fn what_no_call_would_take_is_refused() {
+        let long = |len: usize| vec![b'x'; len];
+        for bad in [
+            b"/a".to_vec(),
+            b"a/../b".to_vec(),
+            b"a//b".to_vec(),
+            b"a/".to_vec(),
+            b"..".to_vec(),
+            b"a/nul\0/b".to_vec(),
+            [b"a/", &long(4096)[..]].concat(),
+        ] {
+            let context = String::from_utf8_lossy(&bad).into_owned();
             let mut commit = full();
             let Place::Existing { path, .. } = &mut commit.mapping.places[0] else {
                 unreachable!()
             };
-            *path = bad.as_bytes().to_vec();
-            let error = Commit::decode(&commit.encode()).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Corrupt, "{bad}");
+            path.clone_from(&bad);
+            assert_refused(&commit, &field(&bad), &context);
+            let mut commit = full();
+            commit.mapping.slots[1].path.clone_from(&bad);
+            assert_refused(&commit, &field(&bad), &context);
         }
+        for bad in [Vec::new(), b"user.\0".to_vec(), long(256)] {
+            let context = String::from_utf8_lossy(&bad).into_owned();
+            let mut commit = full();
+            let Object::New { attr, .. } = &mut commit.mapping.objects[1] else {
+                unreachable!()
+            };
+            attr.xattrs[0] = (bad.clone(), b"a value".to_vec());
+            assert_refused(
+                &commit,
+                &[field(&bad), field(b"a value")].concat(),
+                &context,
+            );
+            let mut commit = full();
+            let Set::Xattr { name, after, .. } = &mut commit.mapping.changes[3].what else {
+                unreachable!()
+            };
+            name.clone_from(&bad);
+            *after = Some(b"a value".to_vec());
+            let rest = [&[0, 1][..], &field(b"a value")].concat();
+            assert_refused(&commit, &[field(&bad), rest].concat(), &context);
+        }
+        let mut commit = full();
+        let Set::Xattr { after, .. } = &mut commit.mapping.changes[3].what else {
+            unreachable!()
+        };
+        *after = Some(long((64 << 10) + 1));
+        assert_refused(&commit, &field(&long((64 << 10) + 1)), "value");
+        for bad in [Vec::new(), b"nul\0".to_vec(), long(4096)] {
+            let mut commit = full();
+            commit.mapping.objects[3] = new(Body::Symlink(bad.clone()));
+            let behind = 0o644_u32.to_le_bytes();
+            assert_refused(&commit, &[&field(&bad)[..], &behind].concat(), "symlink");
+        }
+        for bad in [0o10000, 0o100_644, 1 << 31] {
+            let mut commit = full();
+            let Object::New { attr, .. } = &mut commit.mapping.objects[1] else {
+                unreachable!()
+            };
+            attr.mode = bad;
+            assert_refused(&commit, &bad.to_le_bytes(), "mode");
+            let mut commit = full();
+            commit.mapping.changes[0].what = Set::Mode {
+                before: 1,
+                after: bad,
+            };
+            assert_refused(&commit, &bad.to_le_bytes(), "mode");
+        }
+        let mut commit = full();
+        commit.time = (5, 1_000_000_000);
+        let time = [&5_i64.to_le_bytes()[..], &1_000_000_000_u32.to_le_bytes()].concat();
+        assert_refused(&commit, &time, "time");
     }
 }

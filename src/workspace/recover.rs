@@ -15,7 +15,7 @@ use super::mapping::Object;
 use super::options::WorkspaceOptions;
 use super::private;
 use super::realise::{Mode, realise};
-use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile, in_record};
+use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile, corrupt, in_record};
 use super::section::{self, OpenSection, SectionReport};
 use super::state::{State, Sub};
 use super::writers::{self, DeadLog, Writer};
@@ -380,7 +380,11 @@ pub(super) fn read(state: &State, entry: &Entry) -> Result<Option<Commit>> {
         _ => Ok(None),
     };
     let number = entry.transaction;
-    read().map_err(|e| {
+    let own = |commit: Option<Commit>| match commit {
+        Some(commit) if commit.number != number => Err(corrupt("it is that of another")),
+        commit => Ok(commit),
+    };
+    read().and_then(own).map_err(|e| {
         in_record(
             e,
             format_args!("record {}, transaction {number}", entry.seq),
@@ -513,92 +517,4 @@ pub(super) fn checkpoint(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::Record;
-    use crate::sys::hook;
-    use crate::workspace::Workspace;
-    use crate::workspace::record::PHASE;
-
-    #[test]
-    fn nobody_begins_while_somebody_recovers() {
-        let tmp = tempfile::tempdir().unwrap();
-        let root = Root::open(tmp.path()).unwrap();
-        Workspace::open(&root).unwrap().close().unwrap();
-        let state = State::open(&root, false).unwrap();
-        let lock = state.ledger.recovery_lock(Duration::ZERO).unwrap();
-        let open = || WorkspaceOptions::new().wait(Duration::ZERO).open(&root);
-        assert_eq!(open().unwrap_err().kind(), ErrorKind::Busy);
-        drop(lock);
-        open().unwrap().close().unwrap();
-    }
-
-    #[test]
-    fn a_section_that_makes_no_sense_is_refused_before_anything_is_done() {
-        let tmp = tempfile::tempdir().unwrap();
-        let root = Root::open(tmp.path()).unwrap();
-        let workspace = Workspace::open(&root).unwrap();
-        let mut tx = workspace.begin();
-        tx.write("f", "lost in a power cut").unwrap();
-        tx.commit().unwrap();
-        let record = Record::new(PHASE, b"no beginning").transaction(9);
-        workspace.writer.log.append_durable(&[record]).unwrap();
-        drop(workspace);
-        std::fs::remove_file(tmp.path().join("f")).unwrap();
-        let machine = hook::Machine {
-            boot_id: Some([7; 16]),
-            time_namespace: Some(7),
-            boottime: Duration::from_secs(5),
-        };
-        let own = hook::set_machine(Some(machine));
-        let error = Workspace::open(&root).unwrap_err();
-        hook::set_machine(own);
-        assert_eq!(error.kind(), ErrorKind::Corrupt);
-        assert!(!tmp.path().join("f").exists());
-    }
-
-    /// The ledger is not synced: after a power cut it may hold what was never true.
-    #[test]
-    fn the_mark_of_a_log_that_is_not_there_is_cleared() {
-        let tmp = tempfile::tempdir().unwrap();
-        let root = Root::open(tmp.path()).unwrap();
-        for kind in [MarkKind::Commit, MarkKind::Section] {
-            Workspace::open(&root).unwrap().close().unwrap();
-            let state = State::open(&root, false).unwrap();
-            let claim = state.claims.try_claim(&[]).unwrap();
-            let mark = state.ledger.mark(&claim, 5, 77, kind).unwrap();
-            drop((mark, claim));
-            assert_eq!(state.ledger.dead().unwrap().len(), 1);
-            let workspace = Workspace::open(&root).unwrap();
-            let mut tx = workspace.begin();
-            tx.write("f", "goes on").unwrap();
-            tx.commit().unwrap();
-            assert!(state.ledger.dead().unwrap().is_empty());
-        }
-    }
-
-    /// A process that is killed frees its claims and its log one after the other.
-    #[test]
-    fn the_horizon_does_not_pass_what_is_half_done() {
-        let tmp = tempfile::tempdir().unwrap();
-        let root = Root::open(tmp.path()).unwrap();
-        let dying = Workspace::open(&root).unwrap();
-        let dead = Workspace::open(&root).unwrap();
-        let mut tx = dead.begin();
-        tx.write("f", "of the dead one").unwrap();
-        tx.commit().unwrap();
-        drop(dead);
-        let ledger = &dying.state.ledger;
-        let number = ledger.draw().unwrap();
-        let claim = dying.state.claims.try_claim(&[]).unwrap();
-        let mark = ledger.mark(&claim, number, dying.writer.index, MarkKind::Commit);
-        drop((mark.unwrap(), claim));
-        let other = Workspace::open(&root).unwrap();
-        assert!(ledger.horizon().unwrap() < number);
-        // When its log is free as well, all of it is over.
-        drop(dying);
-        assert!(other.recover().is_ok());
-        other.settle().unwrap();
-        assert!(other.state.ledger.horizon().unwrap() >= number);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use crate::workspace::format::{FolderId, Format};
 use crate::workspace::incarnation::Incarnation;
 use crate::workspace::ledger::{self, Peek};
 use crate::workspace::private;
-use crate::workspace::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile};
+use crate::workspace::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile, corrupt};
 use crate::workspace::section::Story;
 use crate::workspace::state::{self, Sub};
 use crate::workspace::writers;
@@ -120,7 +120,7 @@ impl Look {
 
     /// The commit in a record; `None`: it is of another kind.
     pub(super) fn commit(&self, entry: &Entry) -> Result<Option<Commit>> {
-        match entry.kind {
+        let commit = match entry.kind {
             COMMIT => Commit::decode(&entry.payload).map(Some),
             COMMIT_IN_FILE => {
                 let file = InFile::decode(&entry.payload)?;
@@ -128,6 +128,12 @@ impl Look {
                 file.read(&content).map(Some)
             }
             _ => Ok(None),
+        }?;
+        match commit {
+            Some(commit) if commit.number != entry.transaction => {
+                Err(corrupt("it is that of another"))
+            }
+            commit => Ok(commit),
         }
     }
 

@@ -241,7 +241,7 @@ fn get_fragment(r: &mut Reader<'_>) -> std::result::Result<Fragment, Nonsense> {
         Ok(Place {
             path: r.path()?,
             ident: r.ident()?,
-            made: r.u8()? != 0,
+            made: r.flag()?,
         })
     })?;
     let spots = r.counted(|r| {
