@@ -7,7 +7,7 @@
 //! such a proof. The existence of a later frame alone is none.
 
 use super::damage::{Damage, DamageKind};
-use super::frame::{LogId, Seed};
+use super::frame::{self, ALIGN, BLOCK, LogId, Seed};
 use super::scan::{self, Parsed};
 use super::segment::{Fault, Header, MAX_LEN, START, Segment, id_at};
 use crate::{Error, ErrorKind, Result};
@@ -78,6 +78,31 @@ impl Head {
         self.file.read(0, len, op)
     }
 
+    /// Looks through the file from `from` on, a window at a time: nearly always that is all there is to do,
+    /// and it costs no memory.
+    fn look_through(&self, from: usize, above: u64, op: &'static str) -> Result<Rest> {
+        let end = self.len().min(self.file.size);
+        let mut at = from.max(START).next_multiple_of(ALIGN) as u64;
+        let mut window = vec![0; WINDOW];
+        let mut out = Rest {
+            suspect: false,
+            blank: true,
+        };
+        while at < end {
+            let room = usize::try_from(end - at).unwrap_or(WINDOW).min(WINDOW);
+            let n = self.file.read_into(at, &mut window[..room], op)?;
+            let bytes = &window[..n];
+            out.suspect |= frame::may_hold(bytes, above);
+            out.blank &= bytes.iter().fold(0, |all, b| all | b) == 0;
+            if n < room || at + n as u64 >= end {
+                break;
+            }
+            // What begins in the last bytes is seen whole in the next window.
+            at += (n - OVERLAP) as u64;
+        }
+        Ok(out)
+    }
+
     /// The segment's length by its header.
     pub(super) fn true_len(&self) -> Option<u64> {
         self.header.ok().map(|h| h.len)
@@ -87,6 +112,19 @@ impl Head {
     pub(super) fn len(&self) -> u64 {
         self.header.map_or(self.file.size, |h| h.len)
     }
+}
+
+/// How much of a segment is read at once.
+const WINDOW: usize = 128 << 10;
+/// What is looked at of a frame is shorter.
+const OVERLAP: usize = BLOCK;
+
+/// What is in a segment behind what stands.
+struct Rest {
+    /// There may be a frame that proves something.
+    suspect: bool,
+    /// It is all zeros.
+    blank: bool,
 }
 
 /// A frame that stands.
@@ -267,9 +305,19 @@ impl Analysis {
             return Ok(None);
         };
         // The newest use says what is released, and so where to begin.
-        let Some((bytes, parsed)) = self.parse(newest.2, op)? else {
+        let Some((mut bytes, mut parsed)) = self.parse(newest.2, op)? else {
             return Ok(None);
         };
+        let head = &self.heads[newest.2];
+        let suspect = head.look_through(parsed.end, parsed.last(), op)?.suspect;
+        if suspect {
+            // At one moment, or what a living writer has appended since would seem to prove something.
+            bytes = head.bytes(op)?;
+            match scan::parse(&bytes, self.seed()) {
+                Some(again) => parsed = again,
+                None => return Ok(None),
+            }
+        }
         self.released = parsed.released;
         let (durable, epoch) = (parsed.durable, parsed.run.epoch);
         let mut reached = self.released;
@@ -296,7 +344,9 @@ impl Analysis {
         self.take(newest.2, &bytes, &parsed);
         self.epoch = epoch;
         self.clean = parsed.closed();
-        self.beyond = scan::proof(&bytes, parsed.end, self.seed(), self.last);
+        if suspect {
+            self.beyond = scan::proof(&bytes, parsed.end, self.seed(), self.last);
+        }
         self.unsynced = parsed.unsynced().map(|offset| {
             // Behind the last frame is the rest of its block, which is nobody's.
             // A file that was cut may end in it.
@@ -311,9 +361,18 @@ impl Analysis {
         Ok(None)
     }
 
+    /// Reads no more of the segment than is in use.
     fn parse(&self, head: usize, op: &'static str) -> Result<Option<(Vec<u8>, Parsed)>> {
-        let bytes = self.heads[head].bytes(op)?;
-        Ok(scan::parse(&bytes, self.seed()).map(|parsed| (bytes, parsed)))
+        let head = &self.heads[head];
+        let mut len = WINDOW as u64 / 4;
+        loop {
+            let bytes = head.file.read(0, len.min(head.len()), op)?;
+            let whole = len >= head.len().min(head.file.size);
+            match scan::parse(&bytes, self.seed()) {
+                Some(parsed) if !whole && scan::is_cut(&bytes, &parsed) => len *= 8,
+                parsed => return Ok(parsed.map(|parsed| (bytes, parsed))),
+            }
+        }
     }
 
     /// Takes over what stands in one use.
@@ -366,8 +425,10 @@ impl Analysis {
     ///
     /// After a clean end, segments outside the chain are searched only if their first frame is
     /// damaged: then one of them may be what follows.
-    fn look_for_proof(&self, op: &'static str) -> Result<Option<Damage>> {
-        let mut best = self.beyond;
+    ///
+    /// A log without a frame in which there is nothing else either is a new one: as good as closed.
+    fn look_for_proof(&mut self, op: &'static str) -> Result<Option<Damage>> {
+        let (mut best, mut blank) = (self.beyond, true);
         for head in self.heads.iter().filter(|h| self.is_mine(h)) {
             let in_chain = self.chain.iter().any(|u| u.number == head.file.number);
             let suspect = head.begin.is_none() && !head.blank;
@@ -375,9 +436,13 @@ impl Analysis {
                 continue;
             }
             let above = best.unwrap_or(self.last);
-            let found = scan::proof(&head.bytes(op)?, START, self.seed(), above);
-            best = found.or(best);
+            let rest = head.look_through(START, above, op)?;
+            blank &= rest.blank;
+            if rest.suspect {
+                best = scan::proof(&head.bytes(op)?, START, self.seed(), above).or(best);
+            }
         }
+        self.clean |= self.chain.is_empty() && blank;
         Ok(best.map(|durable| {
             let (segment, offset) = match (self.chain.last(), self.heads.first()) {
                 (Some(u), _) => (u.number, self.end),

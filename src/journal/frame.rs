@@ -9,7 +9,9 @@ pub(super) const BLOCK: usize = 512;
 /// Length of a frame's header.
 pub(super) const HEADER: usize = 64;
 /// Frames within a group begin at multiples of this.
-const ALIGN: usize = 8;
+pub(super) const ALIGN: usize = 8;
+/// Where in its header a frame says what was durable.
+pub(super) const DURABLE: usize = 32;
 /// First bytes of a frame: not a number that text or zeros hold.
 const MAGIC: u32 = u32::from_le_bytes([0xf5, b'S', b'F', 0x01]);
 
@@ -177,7 +179,7 @@ pub(super) fn decode(bytes: &[u8], seed: Seed) -> Option<Frame<'_>> {
             epoch: le64(frame, 24)?,
             nonce: le64(frame, 56)?,
         },
-        durable: le64(frame, 32)?,
+        durable: le64(frame, DURABLE)?,
         transaction: le64(frame, 40)?,
         fence: le64(frame, 48)?,
         payload: &frame[HEADER..],
@@ -214,7 +216,7 @@ pub(super) fn find(
         }
         let at = first + n * ALIGN;
         // The checksum only where the answer matters.
-        if durable.is_some_and(|d| le64(bytes, at + 32).is_none_or(|found| found <= d)) {
+        if durable.is_some_and(|d| le64(bytes, at + DURABLE).is_none_or(|found| found <= d)) {
             continue;
         }
         if let Some(frame) = decode(&bytes[at..], seed) {
@@ -222,6 +224,34 @@ pub(super) fn find(
         }
     }
     None
+}
+
+/// Whether [`find`] may find a frame in these bytes, of which the last 32 are not looked at for a beginning:
+/// as it, but without the checksum.
+pub(super) fn may_hold(bytes: &[u8], durable: u64) -> bool {
+    let magic = |word: &[u8]| le32(word, 0) == Some(MAGIC);
+    bytes.chunks(BLOCK).enumerate().any(|(n, block)| {
+        // All of a block at once: nearly none has any.
+        let any = block
+            .chunks_exact(ALIGN)
+            .fold(false, |any, word| any | magic(word));
+        any && (block.chunks_exact(ALIGN).enumerate())
+            .filter(|(_, word)| magic(word))
+            .any(|(m, _)| {
+                let at = n * BLOCK + m * ALIGN;
+                le64(bytes, at + DURABLE).is_some_and(|found| found > durable)
+            })
+    })
+}
+
+/// Whether the frame that begins here, if one does, goes on behind these bytes.
+pub(super) fn is_cut(bytes: &[u8], at: usize) -> bool {
+    let rest = bytes.get(at..).unwrap_or_default();
+    match le32(rest, 0) {
+        Some(MAGIC) => le32(rest, 8).is_none_or(|len| len as usize > rest.len()),
+        Some(_) => false,
+        None => true,
+    }
 }
 
 pub(super) fn le16(bytes: &[u8], at: usize) -> Option<u16> {

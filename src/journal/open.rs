@@ -79,7 +79,8 @@ impl LogOptions {
     /// same bytes and synced, because after a failed sync of the dead writer the page cache may
     /// show what the disk does not have.
     ///
-    /// A clean log: 8 calls, and 3 for each segment, whatever they hold.
+    /// A clean log: 8 calls, 3 for each segment, and one for each 128 KiB of the last one, whatever they
+    /// hold.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`]: it is open. [`ErrorKind::Corrupt`]: something that was durable cannot
@@ -133,8 +134,9 @@ impl LogOptions {
                 rewrite(segment, offset, &bytes)?;
             }
         }
-        if !clean {
-            // A new segment's name, too, may have been seen in memory only.
+        if !clean || last == 0 {
+            // A new segment's name, too, may have been seen in memory only: nothing was written since that
+            // would prove more.
             sync_names(dir.as_fd())
                 .map_err(|e| Error::new(OP, "fsync", e).with_state(DiskState::Indeterminate))?;
         }

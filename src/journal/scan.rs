@@ -110,6 +110,13 @@ pub(super) fn parse(bytes: &[u8], seed: Seed) -> Option<Parsed> {
     }
 }
 
+/// Whether these bytes, the beginning of a segment, may end in the middle of a use that goes on.
+pub(super) fn is_cut(bytes: &[u8], parsed: &Parsed) -> bool {
+    [parsed.end, parsed.tail()]
+        .iter()
+        .any(|at| frame::is_cut(bytes, *at))
+}
+
 /// Every whole frame of a segment from `from` on, whatever run it is of.
 pub(super) fn survivors(bytes: &[u8], from: usize, seed: Seed) -> Vec<(Placed, Run)> {
     let mut out = Vec::new();

@@ -166,6 +166,13 @@ impl Segment {
     pub(super) fn read(&self, offset: u64, len: u64, op: &'static str) -> Result<Vec<u8>> {
         let len = len.min(self.size.saturating_sub(offset)).min(MAX_LEN);
         let mut out = vec![0; len as usize];
+        let done = self.read_into(offset, &mut out, op)?;
+        out.truncate(done);
+        Ok(out)
+    }
+
+    /// Fills `out` from `offset`, as far as the file goes. Gives how much that is.
+    pub(super) fn read_into(&self, offset: u64, out: &mut [u8], op: &'static str) -> Result<usize> {
         let mut done = 0;
         while done < out.len() {
             match sys::pread(&self.fd, &mut out[done..], offset + done as u64) {
@@ -174,8 +181,7 @@ impl Segment {
                 Err(e) => return Err(self.error(op, "pread64", e)),
             }
         }
-        out.truncate(done);
-        Ok(out)
+        Ok(done)
     }
 
     /// Writes all of `bytes`, in one call unless the kernel takes less.

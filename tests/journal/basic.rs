@@ -40,6 +40,30 @@ fn what_was_appended_is_found_with_all_its_fields() {
     assert_eq!(image(tmp.path()), before);
 }
 
+/// Nothing was ever lost of a log in which nothing is.
+#[test]
+fn a_new_log_is_clean_however_it_was_left() {
+    let tmp = common::dir();
+    for close in [true, false, true] {
+        let (log, found) = open(tmp.path()).unwrap();
+        assert!(found.clean && found.records.is_empty() && found.last == 0);
+        if close {
+            log.close().unwrap();
+        }
+    }
+    assert_eq!(inspect(&dir(tmp.path())).unwrap().end, End::Clean);
+    // What a writer that died in its first group has left.
+    let segment = tmp.path().join("0000000000000001.seg");
+    let mut bytes = fs::read(&segment).unwrap();
+    *bytes.last_mut().unwrap() = 1;
+    fs::write(&segment, bytes).unwrap();
+    let (log, found) = open(tmp.path()).unwrap();
+    assert!(!found.clean && found.records.is_empty());
+    let last = log.append_durable(&[record(&payload(1, 9))]).unwrap().last;
+    drop(log);
+    assert_eq!(open(tmp.path()).unwrap().1.last, last);
+}
+
 #[test]
 fn one_record_costs_one_write_and_one_sync() {
     let tmp = common::dir();

@@ -396,3 +396,52 @@ fn what_is_undamaged_is_not_repaired() {
     );
     assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0);
 }
+
+/// A log of one long segment: the group behind a small one is damaged, and the one after that proves it,
+/// wherever it begins.
+#[test]
+fn a_proof_is_found_wherever_it_stands() {
+    let tmp = common::dir();
+    for clean in [false, true] {
+        for first in (0..512).step_by(24) {
+            // Around the ends of what is read at once, and far behind them.
+            for blocks in [63, 127, 254, 255, 256, 600] {
+                let at = tmp.path().join(format!("{clean}-{first}-{blocks}"));
+                fs::create_dir(&at).unwrap();
+                let (log, _) = steadfast::journal::LogOptions::new()
+                    .segment_len(512 << 10)
+                    .open(dir(&at))
+                    .unwrap();
+                log.append_durable(&[record(&payload(1, 8 + first))])
+                    .unwrap();
+                let long = payload(2, blocks * 512 - 64);
+                let lost = log.append_durable(&[record(&long)]).unwrap().last;
+                log.append_durable(&[record(&payload(3, 16))]).unwrap();
+                if clean {
+                    log.close().unwrap();
+                } else {
+                    drop(log);
+                }
+                let segment = at.join("0000000000000001.seg");
+                let mut bytes = fs::read(&segment).unwrap();
+                let payload = bytes.windows(64).position(|w| w == &long[..64]).unwrap();
+                bytes[payload] ^= 1;
+                fs::write(&segment, bytes).unwrap();
+                let error = open(&at).unwrap_err();
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::Corrupt,
+                    "{first} {blocks}: {error}"
+                );
+                let found = inspect(&dir(&at)).unwrap();
+                let End::Corrupt(damage) = found.end else {
+                    panic!("{first} {blocks}: {found:?}");
+                };
+                // The closing frame knew of the proof as well.
+                assert_eq!(damage.durable, lost + u64::from(clean), "{first} {blocks}");
+                assert!(damage.offset < payload as u64, "{first} {blocks}");
+                fs::remove_dir_all(&at).unwrap();
+            }
+        }
+    }
+}
