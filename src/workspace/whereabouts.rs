@@ -1,7 +1,7 @@
 //! Where the things of a mapping are now: only looked at, nothing is changed.
 
 use super::identity::{Ident, Kind};
-use super::mapping::{Before, Body, Mapping, Object, ObjectIx, Place, PlaceIx, Set, SlotIx};
+use super::mapping::{Before, Body, Mapping, Object, ObjectIx, Place, PlaceIx, Set, Slot, SlotIx};
 use super::place::{self, Held};
 use crate::root::Dir;
 use crate::sys::{self, AsFd, BorrowedFd, Errno};
@@ -218,6 +218,7 @@ impl<'m> Whereabouts<'m> {
                 _ if slot.before == Before::Anything => Progress::Before,
                 // What another slot is to have stands here for the moment.
                 _ if self.is_moving(&found) => Progress::Between,
+                None if self.is_claim(slot, &found) => Progress::Between,
                 _ => Progress::Theirs,
             },
             (Some(_), Seen::Empty) => match was {
@@ -226,6 +227,23 @@ impl<'m> Whereabouts<'m> {
                 Some(_) => Progress::Theirs,
             },
         }
+    }
+
+    /// Whether it is the empty directory that holds the name for one that is to come, where no rename can be
+    /// told not to replace.
+    fn is_claim(&self, slot: &Slot, found: &Ident) -> bool {
+        let is_dir = |object| self.ident(object).kind == Kind::Dir;
+        if found.kind != Kind::Dir || !slot.after.is_some_and(is_dir) {
+            return false;
+        }
+        let Ok(dir) = self.dir(slot.place) else {
+            return false;
+        };
+        let name = slot.name.as_c_str();
+        let private = |meta: sys::Metadata| meta.mode() == sys::Mode::RWXU;
+        let is_empty = |dir: Dir| dir.read_dir().ok()?.next().ok().map(|e| e.is_none());
+        place::look(dir, name).is_ok_and(private)
+            && place::open_in(dir, name).is_ok_and(|fd| is_empty(fd.into()) == Some(true))
     }
 
     fn is_moving(&self, found: &Ident) -> bool {

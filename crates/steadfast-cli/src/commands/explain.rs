@@ -1,7 +1,7 @@
 //! `explain`: one transaction or section, step by step.
 
 use super::Done;
-use super::status::{section_line, section_value, transaction_line, transaction_value};
+use super::status::{section_head, section_value, transaction_head, transaction_value};
 use super::workspace::Place;
 use crate::args::{ExplainArgs, WorkspaceArg};
 use crate::output::{Report, Text};
@@ -20,10 +20,10 @@ pub(super) fn explained(workspace: &WorkspaceArg, number: u64) -> Done {
     let found = explain(&place.root, number).map_err(|e| place.fail(e))?;
     let mut text = Text::default();
     if let Some(transaction) = &found.transaction {
-        text.push(transaction_line(transaction, &place));
+        text.push(transaction_head(transaction, &place));
     }
     if let Some(section) = &found.section {
-        text.push(section_line(section));
+        text.push(section_head(section));
     }
     text.push(format!("{}\n", found.outlook));
     for step in &found.steps {

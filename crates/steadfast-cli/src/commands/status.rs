@@ -143,8 +143,17 @@ pub(super) fn transaction_line(t: &TransactionStatus, place: &Place) -> String {
         TransactionState::Abandoned => "given up",
         _ => "in another state",
     };
+    transaction_words(t, place, &format!(": {state}"))
+}
+
+/// One without its state, for where that is told at length.
+pub(super) fn transaction_head(t: &TransactionStatus, place: &Place) -> String {
+    transaction_words(t, place, "")
+}
+
+fn transaction_words(t: &TransactionStatus, place: &Place, state: &str) -> String {
     let (number, label) = (t.number, quoted(&t.label));
-    let mut line = format!("transaction {number}{label}: {state}");
+    let mut line = format!("transaction {number}{label}{state}");
     if let Some(time) = t.time {
         line.push_str(&format!(", {}", rfc3339(time)));
     }
@@ -189,7 +198,16 @@ pub(super) fn section_line(s: &SectionStatus) -> String {
         true => "open",
         false => "its process died: the next open takes it back",
     };
-    let mut line = format!("section {}{}: {state}", s.number, quoted(&s.label));
+    section_words(s, &format!(": {state}"))
+}
+
+/// One without its state, for where that is told at length.
+pub(super) fn section_head(s: &SectionStatus) -> String {
+    section_words(s, "")
+}
+
+fn section_words(s: &SectionStatus, state: &str) -> String {
+    let mut line = format!("section {}{}{state}", s.number, quoted(&s.label));
     if let Some(time) = s.time {
         line.push_str(&format!(", since {}", rfc3339(time)));
     }
