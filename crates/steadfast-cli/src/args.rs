@@ -148,7 +148,8 @@ pub(crate) enum Command {
     /// attributes, what is there and what is not. Only what is at these paths: nothing else that the
     /// command does is undone.
     ///
-    /// The exit code is that of the command, or 128 and the number of the signal that ended it.
+    /// The exit code is that of the command, or 128 and the number of the signal that ended it. What is
+    /// put back, and why, is told on stderr, unless --quiet says not to.
     ///
     /// A signal that is sent to run (INT, TERM, HUP, QUIT) is passed on to the command; when that has
     /// ended, all is put back, whatever it says. What is typed on the terminal, such as Ctrl-C, reaches

@@ -53,7 +53,11 @@ const SESSION: &[(&str, &str)] = &[
     ("", "status --json"),
     (
         "",
-        "run --root . --protect site -v -- sh -c 'rm -r site; exit 3'",
+        "run --root . --protect site -- sh -c 'rm -r site; exit 3'",
+    ),
+    (
+        "",
+        "run --root . --protect site --quiet -- sh -c 'rm -r site; exit 3'",
     ),
     (
         "",

@@ -58,9 +58,18 @@ fn protected(args: &RunArgs) -> Done {
     } else {
         back(section, &place)?;
     }
-    let verb = if keep { "kept" } else { "put back" };
     let what = count(args.protect.len() as u64, "path");
-    let mut report = Report::done([format!("{verb} {what}: {}", outcome(&ended))])
+    let mut report = match keep {
+        true => Report::done([format!("kept {what}: {}", outcome(&ended))]),
+        false => Report::done([]),
+    };
+    if !keep {
+        // Else nobody would know why nothing has changed.
+        report
+            .notes
+            .push(format!("put back {what}: {}", outcome(&ended)));
+    }
+    let mut report = report
         .with("kept", keep)
         .with("number", number)
         .with("command_exit_code", ended.code())
