@@ -49,7 +49,8 @@ pub(crate) struct ApplyArgs {
     pub(crate) format: Option<ManifestFormat>,
     /// Only say what would be done
     ///
-    /// Where there is no workspace yet, its folder is made all the same.
+    /// The workspace is opened as for doing it: its folder is made where there is none, and stays, for
+    /// somebody else may have taken it into use; and what processes that died have left is finished.
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// A text for people who look at the log, instead of the manifest's
