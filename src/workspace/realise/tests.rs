@@ -10,6 +10,7 @@ use super::super::stage::stage;
 use super::super::testbed::{World, short};
 use super::{Mode, Outcome, realise};
 use crate::Result;
+use crate::workspace::WorkspaceOptions;
 use scenes::Scene;
 use std::collections::BTreeMap;
 
@@ -40,6 +41,21 @@ impl Ready {
     /// All is new, and nothing is left.
     fn check(&self, scene: &Scene, want: &BTreeMap<String, String>, what: &str) {
         self.check_folders(scene, want, what, &["staged", "retired", "kept"]);
+    }
+
+    /// All is new, and nothing is left once a workspace was opened with the log that all of it belongs to:
+    /// that clears what nobody knows of. Nothing is ever left in `kept`.
+    fn check_opened(&self, scene: &Scene, want: &BTreeMap<String, String>, what: &str) {
+        self.check_folders(scene, want, what, &["kept"]);
+        let left = |folder: &&str| !self.world.private(folder).is_empty();
+        if ["staged", "retired"].iter().any(left) {
+            // The first makes the log.
+            for _ in 0..2 {
+                let options = WorkspaceOptions::new().log(8 << 10, 64);
+                options.open(&self.world.root).unwrap().close().unwrap();
+            }
+        }
+        self.check(scene, want, what);
     }
 
     fn check_folders(
