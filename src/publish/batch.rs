@@ -255,20 +255,24 @@ impl<'r> Batch<'r> {
     }
 
     /// Measured (`docs/durability.md`): one syncfs is the fastest from two files on ext4 and xfs and from
-    /// four on btrfs, but has no bound when others have dirty data.
+    /// four on btrfs, but has no bound when others have dirty data. How much of that is on this file system
+    /// is not to be had, so that all of the machine's counts.
     fn choose(&self, files: usize, bytes: u64) -> BatchStrategy {
         const FEW: usize = 4;
         /// Of other people's data, this much is worth waiting for whatever the batch holds.
         const FREE: u64 = 64 << 20;
+        /// And this much for each file that then needs no fsync of its own: two device flushes of a
+        /// millisecond, in which a slow disk writes as much.
+        const FREE_FOR_EACH: u64 = 512 << 10;
         if files < FEW {
             return BatchStrategy::EachFile;
         }
+        let each = FREE_FOR_EACH.saturating_mul(u64::try_from(files).unwrap_or(u64::MAX));
+        let free = FREE.max(bytes.saturating_mul(4)).max(each);
         let in_memory = matches!(self.kind, FsKind::Tmpfs | FsKind::Ramfs);
         let dirty = if in_memory { Some(0) } else { dirty_bytes() };
         match dirty {
-            Some(dirty) if dirty > FREE.max(bytes.saturating_mul(4)) => {
-                BatchStrategy::StartThenEachFile
-            }
+            Some(dirty) if dirty > free => BatchStrategy::StartThenEachFile,
             _ => BatchStrategy::WholeFileSystem,
         }
     }
