@@ -50,8 +50,8 @@ fn check(at: &Path, known: Known) -> Result<(), String> {
     if !(is_row && has_all && is_whole) {
         return Err(format!("found {numbers:?}, whole: {is_whole}"));
     }
-    // It can be written on.
-    let next = numbers.last().map_or(100, |last| last + 1);
+    // It can be written on, in its row: this check is cut as well, and what it wrote may be there.
+    let next = numbers.last().map_or(known.released, |last| *last) + 1;
     let payload = content(next);
     let record = Record::new(KIND, &payload).transaction(next);
     log.append_durable(&[record]).map_err(|e| e.to_string())?;
