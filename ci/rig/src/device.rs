@@ -1,6 +1,7 @@
 //! The file systems, and one of them on the loop device of a server.
 
 use crate::{Answer, fault};
+use rustix::fs::{Advice, fadvise};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -154,6 +155,7 @@ impl Device {
 
     /// Writes what is on the device into a file that has no blocks for zeros.
     pub(crate) fn save(&self, to: &Path) -> Answer<()> {
+        self.drop_cache()?;
         let (mut from, to) = (File::open(&self.node)?, File::create(to)?);
         let mut data = vec![0; PIECE];
         for at in (0..self.kind.size).step_by(PIECE) {
@@ -173,7 +175,15 @@ impl Device {
         Ok(to.sync_all()?)
     }
 
+    /// Drops what the kernel has cached of a disk before the one that the server has now. It does so
+    /// by itself when nobody has the device open any more, but at times something has. With the
+    /// superblock of a clean file system from the cache nothing would be recovered.
+    fn drop_cache(&self) -> Answer<()> {
+        Ok(fadvise(File::open(&self.node)?, 0, None, Advice::DontNeed)?)
+    }
+
     pub(crate) fn mount(&self) -> Answer<()> {
+        self.drop_cache()?;
         let options = std::ffi::CString::new(self.kind.options)?;
         let flags = MountFlags::empty();
         mount(
