@@ -89,6 +89,14 @@ impl Spot {
         let fd = match sys::openat(&self.shared.folder, at, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(None),
+            // Somebody makes sure that nobody writes the file, as a sweep does with one that still has its
+            // temporary name as well: gone in a moment.
+            Err(e @ Errno::AGAIN) => {
+                return Err(self
+                    .fail("openat", e)
+                    .with_kind(ErrorKind::Busy)
+                    .with_advice("wait, or try again later"));
+            }
             Err(e) => return Err(self.fail("openat", e)),
         };
         let meta = sys::statx(&fd, c"", AtFlags::EMPTY_PATH).map_err(|e| self.fail("statx", e))?;

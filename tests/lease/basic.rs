@@ -153,6 +153,8 @@ fn the_folder_and_its_files_are_private() {
 /// Whoever replaces the file makes a second lock: the holder of the first learns it.
 #[test]
 fn a_lease_file_that_is_replaced_is_noticed() {
+    // Else a child between fork and exec has the file open for writing.
+    let _alone = no_child();
     let tmp = common::dir();
     let leases = leases(tmp.path());
     for options in [LeaseOptions::new(), LeaseOptions::new().ttl(MINUTE)] {
@@ -186,6 +188,8 @@ fn a_lease_file_that_is_replaced_is_noticed() {
 /// The same between opening and locking it: the lock of a file that nobody finds any more is none.
 #[test]
 fn a_lease_file_that_is_replaced_while_it_is_locked_is_not_used() {
+    // Else a child between fork and exec has the file open for writing.
+    let _alone = no_child();
     let tmp = common::dir();
     let leases = leases(tmp.path());
     for options in [LeaseOptions::new(), LeaseOptions::new().ttl(MINUTE)] {
@@ -279,6 +283,37 @@ fn threads_are_alone_with_a_lease() {
             });
         }
     });
+}
+
+/// A sweep asks the kernel whether anybody writes a file, and who opens it for writing meanwhile is told
+/// `EAGAIN`: that passes, and is waited for.
+#[test]
+fn a_file_that_somebody_makes_sure_of_is_busy_for_a_moment() {
+    // Else a child between fork and exec has the file open for writing.
+    let _alone = no_child();
+    let tmp = common::dir();
+    let leases = leases(tmp.path());
+    for options in [LeaseOptions::new(), LeaseOptions::new().ttl(MINUTE)] {
+        options
+            .try_acquire(&leases, "a")
+            .unwrap()
+            .release()
+            .unwrap();
+        let file = std::os::fd::OwnedFd::from(fs::File::open(file(tmp.path(), "a")).unwrap());
+        let sure = match steadfast::sys::lease_free_of_writers(&file) {
+            Ok(sure) => sure,
+            Err(e) => {
+                let test = "a_file_that_somebody_makes_sure_of_is_busy_for_a_moment";
+                return common::skipped(test, format_args!("no read lease here: {e}"));
+            }
+        };
+        assert_eq!(kind(options.try_acquire(&leases, "a")), ErrorKind::Busy);
+        std::thread::scope(|threads| {
+            let waiting = threads.spawn(|| options.acquire(&leases, "a", common::FOREVER));
+            drop(sure);
+            waiting.join().unwrap().unwrap().release().unwrap();
+        });
+    }
 }
 
 #[test]
