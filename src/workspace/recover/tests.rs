@@ -6,6 +6,26 @@ use crate::sys::hook;
 use crate::workspace::Workspace;
 use crate::workspace::record::PHASE;
 
+/// A workspace with a transaction that made the file `f`.
+fn committed() -> (tempfile::TempDir, Root, Workspace) {
+    let tmp = tempfile::tempdir().unwrap();
+    let root = Root::open(tmp.path()).unwrap();
+    let workspace = Workspace::open(&root).unwrap();
+    let mut tx = workspace.begin();
+    tx.write("f", "lost in a power cut").unwrap();
+    tx.commit().unwrap();
+    (tmp, root, workspace)
+}
+
+/// From now on this thread is on another boot. Gives what it was on.
+fn reboot() -> Option<hook::Machine> {
+    hook::set_machine(Some(hook::Machine {
+        boot_id: Some([7; 16]),
+        time_namespace: Some(7),
+        boottime: Duration::from_secs(5),
+    }))
+}
+
 #[test]
 fn nobody_begins_while_somebody_recovers() {
     let tmp = tempfile::tempdir().unwrap();
@@ -21,22 +41,12 @@ fn nobody_begins_while_somebody_recovers() {
 
 #[test]
 fn a_section_that_makes_no_sense_is_refused_before_anything_is_done() {
-    let tmp = tempfile::tempdir().unwrap();
-    let root = Root::open(tmp.path()).unwrap();
-    let workspace = Workspace::open(&root).unwrap();
-    let mut tx = workspace.begin();
-    tx.write("f", "lost in a power cut").unwrap();
-    tx.commit().unwrap();
+    let (tmp, root, workspace) = committed();
     let record = Record::new(PHASE, b"no beginning").transaction(9);
     workspace.writer.log.append_durable(&[record]).unwrap();
     drop(workspace);
     std::fs::remove_file(tmp.path().join("f")).unwrap();
-    let machine = hook::Machine {
-        boot_id: Some([7; 16]),
-        time_namespace: Some(7),
-        boottime: Duration::from_secs(5),
-    };
-    let own = hook::set_machine(Some(machine));
+    let own = reboot();
     let error = Workspace::open(&root).unwrap_err();
     hook::set_machine(own);
     assert_eq!(error.kind(), ErrorKind::Corrupt);
@@ -45,12 +55,7 @@ fn a_section_that_makes_no_sense_is_refused_before_anything_is_done() {
 
 #[test]
 fn a_damaged_note_of_a_conflict_is_refused_before_anything_is_done() {
-    let tmp = tempfile::tempdir().unwrap();
-    let root = Root::open(tmp.path()).unwrap();
-    let workspace = Workspace::open(&root).unwrap();
-    let mut tx = workspace.begin();
-    tx.write("f", "lost in a power cut").unwrap();
-    tx.commit().unwrap();
+    let (tmp, root, workspace) = committed();
     drop(workspace);
     std::fs::remove_file(tmp.path().join("f")).unwrap();
     let note = tmp
@@ -58,12 +63,7 @@ fn a_damaged_note_of_a_conflict_is_refused_before_anything_is_done() {
         .join(Sub::Conflicts.path())
         .join("0000000000000001-00000000");
     std::fs::write(&note, "?").unwrap();
-    let machine = hook::Machine {
-        boot_id: Some([7; 16]),
-        time_namespace: Some(7),
-        boottime: Duration::from_secs(5),
-    };
-    let own = hook::set_machine(Some(machine));
+    let own = reboot();
     let error = Workspace::open(&root).unwrap_err();
     let refused = !tmp.path().join("f").exists();
     std::fs::remove_file(&note).unwrap();
