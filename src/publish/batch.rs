@@ -4,7 +4,9 @@ use super::pending::{PendingFile, REPLACE};
 use super::place::sync_dir;
 use super::ready::Ready;
 use super::{FileOptions, Receipt};
-use crate::sys::{self, AsFd, AtFlags, Errno, FileId, FsKind, Mode, OFlags, OwnedFd, SyncRange};
+use crate::sys::{
+    self, AsFd, AsRawFd, AtFlags, Errno, FileId, FsKind, Mode, OFlags, OwnedFd, SyncRange,
+};
 use crate::{DiskState, Error, ErrorKind, Result, Root};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -22,17 +24,18 @@ pub enum BatchStrategy {
     EachFile,
     /// Writing out is started for all files, then fsync(2) of each.
     StartThenEachFile,
-    /// One syncfs(2) for up to [`Batch::WAVE`] files. It waits for everybody's data on the file system, and
-    /// reports write errors since Linux 5.8; before that fsync of each is used instead.
+    /// One syncfs(2) for all files that are staged together. It waits for everybody's data on the file
+    /// system, and reports write errors since Linux 5.8; before that fsync of each is used instead.
     WholeFileSystem,
 }
 
 /// Publishes many files together, which costs far fewer syncs than publishing each by itself.
 ///
-/// Files are staged as they come, and published in waves of up to [`WAVE`](Self::WAVE): content synced, names
-/// given. [`commit`](Self::commit) publishes the last wave and syncs every directory once; only then all are
-/// durable. It is **not** a transaction: each file is atomic for itself, and after a crash or an error some
-/// may be published and others not.
+/// Files are staged as they come, and published in waves: content synced, names given. A wave has 256 files
+/// ([`WAVE`](Self::WAVE)), or more where the process may open many: a quarter of `RLIMIT_NOFILE`, 4,096 at
+/// the most. [`commit`](Self::commit) publishes the last wave and syncs every directory once; only then all
+/// are durable. It is **not** a transaction: each file is atomic for itself, and after a crash or an error
+/// some may be published and others not.
 ///
 /// ```
 /// use steadfast::{Root, publish::{Batch, FileOptions}};
@@ -54,6 +57,8 @@ pub struct Batch<'r> {
     staged: Vec<PendingFile<'r>>,
     /// Bytes in the wave.
     bytes: u64,
+    /// How many files make a wave, once that matters.
+    wave: Option<usize>,
     receipts: Vec<Receipt>,
     /// A wave has failed, and what was staged in it is gone.
     failed: bool,
@@ -65,8 +70,11 @@ pub struct Batch<'r> {
 }
 
 impl<'r> Batch<'r> {
-    /// Files staged at once at the most; each holds a descriptor.
+    /// Files that are staged at once in any case, before they are published: each holds a descriptor, and one
+    /// in a folder below the root another.
     pub const WAVE: usize = 256;
+    /// The most that are, however many descriptors there may be.
+    const MOST: usize = 16 * Self::WAVE;
 
     /// A batch beneath `root`, with the automatic strategy.
     ///
@@ -88,6 +96,7 @@ impl<'r> Batch<'r> {
             strategy: BatchStrategy::Auto,
             staged: Vec::new(),
             bytes: 0,
+            wave: None,
             receipts: Vec::new(),
             failed: false,
             dirs: Vec::new(),
@@ -145,7 +154,7 @@ impl<'r> Batch<'r> {
         fill: impl FnOnce(&mut PendingFile<'_>) -> io::Result<()>,
     ) -> Result<()> {
         let path = path.as_ref();
-        if self.staged.len() >= Self::WAVE {
+        if self.staged.len() >= Self::WAVE && self.staged.len() >= self.wave() {
             self.publish_wave()?;
         }
         let mut pending = match options.begin(self.root, path) {
@@ -161,9 +170,18 @@ impl<'r> Batch<'r> {
         };
         let done = fill(&mut pending);
         let pending = pending.filled(done)?;
-        self.bytes = self.bytes.saturating_add(pending.len()?);
+        self.bytes = self.bytes.saturating_add(pending.written);
         self.staged.push(pending);
         Ok(())
+    }
+
+    /// How many files make a wave. Every wave costs a sync that waits for the device several times; so they
+    /// are as few as half of the descriptors allow, of which a file takes two at the most.
+    fn wave(&mut self) -> usize {
+        *self.wave.get_or_insert_with(|| {
+            let quarter = sys::descriptor_limit().unwrap_or(0) / 4;
+            usize::try_from(quarter).map_or(Self::MOST, |n| n.clamp(Self::WAVE, Self::MOST))
+        })
     }
 
     /// Publishes what is staged and makes all of it durable. The receipts are in the order of the calls.
@@ -292,17 +310,29 @@ impl<'r> Batch<'r> {
         let moves = dirs.iter().all(Option::is_some);
         for (n, dir) in dirs.into_iter().flatten().enumerate() {
             let fail = |call, e| Error::new(REPLACE, call, e).with_path(file.shown());
+            let loses = moves && n == 0;
+            // The root's own descriptor needs no look at what it is.
+            let of_root = dir.as_raw_fd() == self.root.as_fd().as_raw_fd();
+            if of_root && let Some(known) = self.dirs.iter_mut().find(|known| known.of_root) {
+                known.loses |= loses;
+                continue;
+            }
             let id = sys::statx(dir, c"", AtFlags::EMPTY_PATH)
                 .map_err(|e| fail("statx", e))?
                 .id();
-            let loses = moves && n == 0;
             if let Some(known) = self.dirs.iter_mut().find(|known| known.id == id) {
+                known.of_root |= of_root;
                 known.loses |= loses;
                 continue;
             }
             let fd = dir.try_clone_to_owned();
             let fd = fd.map_err(|e| fail("fcntl", crate::root::errno_of(&e)))?;
-            self.dirs.push(Touched { id, fd, loses });
+            self.dirs.push(Touched {
+                id,
+                fd,
+                of_root,
+                loses,
+            });
         }
         Ok(())
     }
@@ -324,6 +354,8 @@ impl<'r> Batch<'r> {
 struct Touched {
     id: FileId,
     fd: OwnedFd,
+    /// It is known as the root's own descriptor.
+    of_root: bool,
     /// Files were staged here and have moved to another.
     loses: bool,
 }

@@ -36,6 +36,8 @@ pub struct PendingFile<'r> {
     pub(super) expected: Option<Identity>,
     pub(super) new: Metadata,
     pub(super) notes: Vec<Note>,
+    /// Bytes that were written through this value.
+    pub(super) written: u64,
     poisoned: Option<Errno>,
 }
 
@@ -65,6 +67,7 @@ impl<'r> PendingFile<'r> {
             old,
             expected,
             notes,
+            written: 0,
             poisoned: None,
         }
     }
@@ -242,7 +245,9 @@ impl<'r> PendingFile<'r> {
 impl Write for PendingFile<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let done = sys::write(&self.staged.fd, buf);
-        self.note_write(done)
+        let len = self.note_write(done)?;
+        self.written = self.written.saturating_add(len as u64);
+        Ok(len)
     }
 
     /// Does nothing: there is no buffer in this process.

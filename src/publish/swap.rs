@@ -2,7 +2,7 @@
 
 use super::place::{advise, sync_dir};
 use crate::root::{Access, rename_targets, resolve_error};
-use crate::sys::{self, AsFd, AtFlags, Errno, RenameFlags};
+use crate::sys::{self, AsFd, AsRawFd, AtFlags, BorrowedFd, Errno, RenameFlags};
 use crate::{DiskState, Durability, Error, Result, Root};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -65,10 +65,19 @@ pub fn swap(
     if durability.syncs_names() {
         let (fd_a, fd_b) = (at_a.dir.as_fd(), at_b.dir.as_fd());
         sync_dir(SWAP, fd_a).map_err(named)?;
-        let id = |dir| sys::statx(dir, c"", AtFlags::EMPTY_PATH).map(|m| m.id());
-        if id(fd_a).ok() != id(fd_b).ok() {
+        if !same_dir(fd_a, fd_b) {
             sync_dir(SWAP, fd_b).map_err(named)?;
         }
     }
     Ok(())
+}
+
+/// Whether both are known to be one directory.
+fn same_dir(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    // Both names right beneath one root.
+    if a.as_raw_fd() == b.as_raw_fd() {
+        return true;
+    }
+    let id = |dir| sys::statx(dir, c"", AtFlags::EMPTY_PATH).map(|m| m.id());
+    id(a).is_ok_and(|a| id(b) == Ok(a))
 }

@@ -62,7 +62,7 @@ pub use xattr::{fgetxattr, flistxattr, fremovexattr, fsetxattr, getxattr};
 pub(crate) use lookup::{
     fsuid, has_capability, link_facts, may_change, mount_by_handle, protected_symlinks,
 };
-pub(crate) use proc::{descriptor_link, process_id};
+pub(crate) use proc::{descriptor_limit, descriptor_link, process_id};
 
 /// What a system call gives: its value, or the kernel's errno.
 pub type Result<T> = core::result::Result<T, Errno>;

@@ -1,4 +1,5 @@
-//! This process: its number, and the names that procfs has for this thread's descriptors.
+//! This process: its number, how much it may open, and the names that procfs has for this thread's
+//! descriptors.
 
 use super::{
     AsFd, AtFlags, CWD, Errno, FsKind, Mode, OFlags, OwnedFd, Result, fs_kind, openat, statx,
@@ -13,6 +14,14 @@ pub(crate) fn process_id() -> u32 {
         return id;
     }
     std::process::id()
+}
+
+/// How many descriptors this process may have open (`RLIMIT_NOFILE`, the soft limit).
+///
+/// # Errors
+/// As getrlimit(2).
+pub(crate) fn descriptor_limit() -> Result<u64> {
+    super::call("getrlimit", super::raw::descriptor_limit)
 }
 
 /// The directory of this thread's descriptors in procfs (Linux 3.17), and the name of `fd` in it: a link

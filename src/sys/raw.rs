@@ -170,3 +170,16 @@ pub(super) fn fsuid() -> u32 {
     // A user number as the kernel's unsigned one.
     answer.cast_unsigned()
 }
+
+/// getrlimit of `RLIMIT_NOFILE`: the soft limit.
+pub(super) fn descriptor_limit() -> Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a live `struct rlimit`, the type that this call writes.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    // Narrower than 64 bits on some targets.
+    #[allow(clippy::useless_conversion)]
+    Ok(limit.rlim_cur.into())
+}

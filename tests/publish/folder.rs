@@ -260,6 +260,20 @@ fn any_two_names_are_swapped() {
 }
 
 #[test]
+fn a_swap_right_beneath_the_root_takes_two_calls() {
+    if no_exchange() {
+        return;
+    }
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::write(tmp.path().join("a"), "a").unwrap();
+    fs::write(tmp.path().join("b"), "b").unwrap();
+    let both = || swap(&root, "a", &root, "b", Durability::Full).unwrap();
+    let (_, calls) = steadfast::sys::hook::scope(None, both);
+    assert_eq!(calls, ["renameat2(RENAME_EXCHANGE)", "fsync"]);
+}
+
+#[test]
 fn without_exchange_a_swap_is_refused_and_says_so() {
     let tmp = common::dir();
     let root = Root::open(tmp.path()).unwrap();
