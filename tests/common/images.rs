@@ -1,7 +1,7 @@
 //! Power cuts on real file systems: copies of a loop device's backing file, taken in the middle of the work,
 //! are what the disk would hold if the power went there. Each can be mounted and looked at.
 
-use crate::common::{Random, skipped};
+use crate::common::{Random, output, skipped};
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,7 +53,7 @@ impl Kind {
 }
 
 fn run(what: &mut Command) {
-    let done = what.output().unwrap();
+    let done = output(what).unwrap();
     assert!(done.status.success(), "{what:?}: {done:?}");
 }
 
@@ -66,7 +66,7 @@ impl Mounted<'_> {
         // A child of another test has this one's descriptors until it begins its program.
         for _ in 0..500 {
             let mut unmount = Command::new("umount");
-            if unmount.arg(self.0).output().unwrap().status.success() {
+            if output(unmount.arg(self.0)).unwrap().status.success() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -78,10 +78,7 @@ impl Mounted<'_> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         // It is rarely mounted any more.
-        let _ = Command::new("umount")
-            .args(["-q", "-l"])
-            .arg(self.0)
-            .output();
+        let _ = output(Command::new("umount").args(["-q", "-l"]).arg(self.0));
     }
 }
 
@@ -116,11 +113,7 @@ impl<T> Camera<T> {
     /// The power goes, now or after what others do: some of the work becomes durable, not in its order.
     pub(crate) fn cut(&self, after: &str, known: T) {
         let sync = |what: &[&str]| {
-            Command::new("sync")
-                .args(what)
-                .current_dir(&self.at)
-                .output()
-                .unwrap();
+            output(Command::new("sync").args(what).current_dir(&self.at)).unwrap();
         };
         let mut random = self.random.borrow_mut();
         let meanwhile = match random.below(4) {
@@ -208,15 +201,12 @@ pub(crate) fn possible(test: &str, kind: &Kind) -> bool {
         );
         return false;
     }
-    let root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|o| o.stdout == b"0\n");
+    let root = output(Command::new("id").arg("-u")).is_ok_and(|o| o.stdout == b"0\n");
     if !root {
         skipped(test, "it mounts file systems, which needs root");
         return false;
     }
-    let there = Command::new(kind.make[0]).arg("-V").output().is_ok();
+    let there = output(Command::new(kind.make[0]).arg("-V")).is_ok();
     if !there {
         skipped(test, format!("{} is not installed", kind.make[0]));
     }

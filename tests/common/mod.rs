@@ -1,6 +1,7 @@
 //! What the tests share.
 
-use std::process::{Child, Command};
+use std::io;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 use steadfast::sys::hook;
@@ -36,6 +37,19 @@ pub(crate) fn no_child() -> RwLockReadGuard<'static, ()> {
 pub(crate) fn spawn(command: &mut Command) -> Child {
     let _alone = CHILDREN.write().unwrap_or_else(PoisonError::into_inner);
     command.spawn().unwrap()
+}
+
+/// What a child says until it ends. As [`spawn`], but where there is no such program that is an answer.
+#[allow(dead_code)]
+pub(crate) fn output(command: &mut Command) -> io::Result<Output> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let alone = CHILDREN.write().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn()?;
+    drop(alone);
+    child.wait_with_output()
 }
 
 /// A fresh directory on the file system under test.

@@ -1,12 +1,13 @@
 //! Looking: nothing is changed, and everything is told.
 
-use crate::common::skipped;
+use crate::common::{output, skipped};
 use crate::support::{
     BOUND, NOBODY, dir, long, mixed, open, prepare, recover, root, run, run_as, segments, snapshot,
     step,
 };
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use steadfast::ErrorKind;
 use steadfast::lease::Leases;
 use steadfast::sys::hook;
@@ -187,11 +188,8 @@ fn a_copy_is_told() {
     let (one, two) = (tmp.path().join("one"), tmp.path().join("two"));
     fs::create_dir(&one).unwrap();
     prepare(&one);
-    let copied = std::process::Command::new("cp")
-        .arg("-a")
-        .args([&one, &two])
-        .status();
-    assert!(copied.unwrap().success());
+    let copied = output(Command::new("cp").arg("-a").args([&one, &two]));
+    assert!(copied.unwrap().status.success());
     assert!(!status(&root(&one)).unwrap().copy);
     let seen = status(&root(&two)).unwrap();
     assert!(seen.copy && seen.to_string().contains("copy"));
@@ -228,11 +226,8 @@ fn the_right_to_read_is_enough() {
     assert!(run("mixed", &top, "stop-before:40"));
     // Readable for all, writable for nobody.
     let mode = |m: &str, at: &Path| {
-        let done = std::process::Command::new("chmod")
-            .args(["-R", m])
-            .arg(at)
-            .status();
-        assert!(done.unwrap().success());
+        let done = output(Command::new("chmod").args(["-R", m]).arg(at));
+        assert!(done.unwrap().status.success());
     };
     mode("a+rX,a-w", tmp.path());
     let before = snapshot(&top);

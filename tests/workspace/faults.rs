@@ -1,11 +1,12 @@
 //! A kill, and an error, at every call of a transaction, and at every call of the recovery after it.
 
+use crate::common::{no_child, output};
 use crate::scripts::{self, Script};
 use crate::tree::{Tree, difference, litter, tree};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use steadfast::sys::Errno;
@@ -51,7 +52,8 @@ fn child() {
 pub(crate) fn killed(script: &str, dir: &Path, plan: &str) -> bool {
     // What the whole run is denied stays denied.
     let inherited = std::env::var(ENV).unwrap_or_default();
-    let child = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args([
             "--exact",
             "faults::child",
@@ -60,10 +62,8 @@ pub(crate) fn killed(script: &str, dir: &Path, plan: &str) -> bool {
         ])
         .env(ENV, format!("{inherited};{plan}"))
         .env(SCRIPT, script)
-        .env(DIR, dir)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .env(DIR, dir);
+    let child = output(&mut command).unwrap();
     if child.status.signal() == Some(SIGKILL) {
         return true;
     }
@@ -304,6 +304,8 @@ fn an_error_at_every_call_leaves_what_it_says() {
                     if action == Action::FailAfter(Errno::INTR) {
                         continue;
                     }
+                    // A child of another test would hold the locks of what is dropped until its exec.
+                    let _alone = no_child();
                     let dir = prepared(top, script);
                     let root = Root::open(dir.path()).unwrap();
                     let workspace = Workspace::open(&root).unwrap();
@@ -354,7 +356,7 @@ fn an_error_at_every_call_leaves_what_it_says() {
 }
 
 /// Runs a script whose calls all fail from one on, so that nothing more is done: what a kill there leaves,
-/// without a process for each.
+/// without a process for each. Whoever calls it holds [`no_child`] until nobody looks at locks any more.
 fn cut_off(dir: &Path, script: &Script, at: u64) {
     let workspace = Workspace::open(&Root::open(dir).unwrap()).unwrap();
     let plan = Plan {
@@ -381,6 +383,7 @@ fn decided(top: &Path, script: &Script, old: &Tree, new: &Tree) -> u64 {
     });
     drop(workspace);
     // The last fdatasync is that of the record: what follows is not synced.
+    let _alone = no_child();
     let record = calls.iter().rposition(|call| *call == "fdatasync").unwrap();
     let next = u64::try_from(record).unwrap() + 2;
     let dir = prepared(top, script);
@@ -422,6 +425,7 @@ fn an_error_at_every_call_of_recovery_loses_nothing() {
                     if action == Action::FailAfter(Errno::INTR) {
                         continue;
                     }
+                    let _alone = no_child();
                     let dir = prepared(top, script);
                     cut_off(dir.path(), script, record);
                     count.run(|| {

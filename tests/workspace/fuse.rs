@@ -1,6 +1,6 @@
 //! On a FUSE file system, where syncfs(2) does not have the server sync: each thing is synced by itself.
 
-use crate::common::{skipped, wait_until};
+use crate::common::{output, skipped, wait_until};
 use crate::scripts::five;
 use crate::tree::litter;
 use std::cell::RefCell;
@@ -20,7 +20,7 @@ struct Mounted(PathBuf);
 impl Drop for Mounted {
     fn drop(&mut self) {
         // A test that has failed is told already.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+        let _ = output(Command::new("umount").arg("-l").arg(&self.0));
     }
 }
 
@@ -28,7 +28,7 @@ fn mounted(test: &str, top: &Path) -> Option<Mounted> {
     let (below, at) = (top.join("below"), top.join("at"));
     fs::create_dir(&below).unwrap();
     fs::create_dir(&at).unwrap();
-    match Command::new("bindfs").arg(&below).arg(&at).output() {
+    match output(Command::new("bindfs").arg(&below).arg(&at)) {
         Ok(done) if done.status.success() => Some(Mounted(at)),
         Ok(done) => {
             skipped(test, String::from_utf8_lossy(&done.stderr));

@@ -105,14 +105,14 @@ fn write(
 }
 
 fn spawn(dir: &Path, name: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "many::child", "--nocapture", "--test-threads=1"])
         .env(DIR, dir)
         .env(NAME, name)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+        .stdout(Stdio::null());
+    crate::common::spawn(&mut command)
 }
 
 #[test]

@@ -19,8 +19,8 @@ fn all_new(dir: &Path) {
 }
 
 fn copy(from: &Path, to: &Path) {
-    let done = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(done.unwrap().success());
+    let done = crate::common::output(Command::new("cp").arg("-a").arg(from).arg(to));
+    assert!(done.unwrap().status.success());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What stands against a transaction is found before it is decided: a full disk, missing rights, mounts.
 
+use crate::common::output;
 use crate::tree::{litter, tree};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,10 +10,7 @@ use steadfast::workspace::Workspace;
 use steadfast::{DiskState, ErrorKind, Root};
 
 fn is_root() -> bool {
-    Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|o| o.stdout == b"0\n")
+    output(Command::new("id").arg("-u")).is_ok_and(|o| o.stdout == b"0\n")
 }
 
 fn open(dir: &Path) -> Workspace {
@@ -24,12 +22,7 @@ struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {
     fn new(args: &[&str], from: &Path, at: &'a Path) -> Self {
-        let done = Command::new("mount")
-            .args(args)
-            .arg(from)
-            .arg(at)
-            .output()
-            .unwrap();
+        let done = output(Command::new("mount").args(args).arg(from).arg(at)).unwrap();
         assert!(done.status.success(), "{done:?}");
         Self(at)
     }
@@ -38,7 +31,7 @@ impl<'a> Mounted<'a> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         // A child of another test may have its descriptors for a moment.
-        let _ = Command::new("umount").arg("-l").arg(self.0).output();
+        let _ = output(Command::new("umount").arg("-l").arg(self.0));
     }
 }
 
@@ -95,10 +88,7 @@ fn a_file_that_may_not_be_changed_is_found_before_anything_is() {
     fs::write(d.join("fixed"), "fixed").unwrap();
     fs::write(d.join("free"), "free").unwrap();
     let chattr = |flag: &str| {
-        let done = Command::new("chattr")
-            .arg(flag)
-            .arg(d.join("fixed"))
-            .output();
+        let done = output(Command::new("chattr").arg(flag).arg(d.join("fixed")));
         done.is_ok_and(|o| o.status.success())
     };
     if !chattr("+i") {

@@ -3,7 +3,7 @@
 //! order.
 //! `ci/soak.sh` runs it.
 
-use crate::common::{FOREVER, Random, skipped, spawn};
+use crate::common::{FOREVER, Random, output, skipped, spawn};
 use crate::many::{FILES, check, file, lines};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
@@ -280,11 +280,10 @@ impl Soak {
         self.kill_all();
         let remount = |how: &str| {
             let mut mount = Command::new("mount");
-            let done = mount
+            mount
                 .args(["-o", &format!("remount,{how}")])
-                .arg(&self.disk)
-                .output();
-            let done = done.unwrap();
+                .arg(&self.disk);
+            let done = output(&mut mount).unwrap();
             assert!(done.status.success(), "{how}: {done:?}");
         };
         remount("ro");
