@@ -6,8 +6,9 @@
 use super::codec::{Nonsense, Reader, Writer};
 use super::identity::Stamp;
 use super::mapping::Mapping;
-use crate::journal::Record;
-use crate::{Error, ErrorKind, Name, Result};
+use super::private;
+use crate::journal::{Entry, Record};
+use crate::{Dir, Error, ErrorKind, Name, Result};
 use std::fmt;
 
 /// The mapping of a transaction, which from this record on is done: a [`Commit`].
@@ -26,6 +27,8 @@ pub(crate) const SECTION_END: u16 = COMMIT + 6;
 /// The version of all of them.
 const VERSION: u8 = 1;
 const OPERATION: &str = "read record";
+/// A record that is in a file may be this long.
+const LONGEST: usize = 1 << 30;
 
 /// What a transaction does, decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +44,38 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
+    /// The commit that is in a record of a log, or in the file that `staged` reads; `None`: the record is a
+    /// section's.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); [`ErrorKind::Unsupported`] also for a kind that is not known here: what
+    /// nobody understands may have changed what others are built on. What `staged` says.
+    pub(crate) fn of(
+        entry: &Entry,
+        staged: impl FnOnce(&InFile) -> Result<Vec<u8>>,
+    ) -> Result<Option<Self>> {
+        let commit = match entry.kind {
+            COMMIT => Self::decode(&entry.payload)?,
+            COMMIT_IN_FILE => {
+                let in_file = InFile::decode(&entry.payload)?;
+                in_file.read(&staged(&in_file)?)?
+            }
+            SECTION_BEGIN | SECTION_ITEM | PHASE | SECTION_END => return Ok(None),
+            kind => {
+                return Err(
+                    Error::of_kind(OPERATION, ErrorKind::Unsupported).with_advice(format!(
+                        "the record is of kind {kind}: a newer version of this program wrote it"
+                    )),
+                );
+            }
+        };
+        if commit.number == entry.transaction {
+            Ok(Some(commit))
+        } else {
+            Err(corrupt("it is that of another"))
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = begin();
         w.u64(self.number);
@@ -109,6 +144,11 @@ impl InFile {
                 crc: r.u32()?,
             })
         })
+    }
+
+    /// What the file holds.
+    pub(crate) fn content(&self, staged: &Dir) -> Result<Vec<u8>> {
+        private::read(staged, &self.name, LONGEST)
     }
 
     /// Whether it is the content that was written.

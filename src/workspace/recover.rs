@@ -13,9 +13,8 @@ use super::incarnation::Incarnation;
 use super::ledger::{DeadMark, MarkKind, RecoveryLock};
 use super::mapping::Object;
 use super::options::WorkspaceOptions;
-use super::private;
 use super::realise::{Mode, realise};
-use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile, corrupt, in_record};
+use super::record::{Commit, in_record};
 use super::section::{self, OpenSection, SectionReport};
 use super::state::{State, Sub};
 use super::writers::{self, DeadLog, Writer};
@@ -29,8 +28,6 @@ use std::time::{Duration, Instant};
 const OP: &str = "recover workspace";
 /// How long a process that dies takes until all its locks are free.
 const DYING: Duration = Duration::from_secs(10);
-/// A record that is in a file may be this long.
-const LONGEST: usize = 1 << 30;
 
 /// What a recovery did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -370,21 +367,8 @@ fn settle(state: &State) -> Result<()> {
 
 /// The commit in a record, if it is one.
 pub(super) fn read(state: &State, entry: &Entry) -> Result<Option<Commit>> {
-    let read = || match entry.kind {
-        COMMIT => Commit::decode(&entry.payload).map(Some),
-        COMMIT_IN_FILE => {
-            let in_file = InFile::decode(&entry.payload)?;
-            let content = private::read(&state.staged, &in_file.name, LONGEST)?;
-            in_file.read(&content).map(Some)
-        }
-        _ => Ok(None),
-    };
     let number = entry.transaction;
-    let own = |commit: Option<Commit>| match commit {
-        Some(commit) if commit.number != number => Err(corrupt("it is that of another")),
-        commit => Ok(commit),
-    };
-    read().and_then(own).map_err(|e| {
+    Commit::of(entry, |file| file.content(&state.staged)).map_err(|e| {
         in_record(
             e,
             format_args!("record {}, transaction {number}", entry.seq),

@@ -8,16 +8,12 @@ use crate::workspace::conflict;
 use crate::workspace::format::{FolderId, Format};
 use crate::workspace::incarnation::Incarnation;
 use crate::workspace::ledger::{self, Peek};
-use crate::workspace::private;
-use crate::workspace::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile, corrupt};
+use crate::workspace::record::Commit;
 use crate::workspace::section::Story;
 use crate::workspace::state::{self, Sub};
 use crate::workspace::writers;
 use crate::{Error, ErrorKind, Name, Result, Root};
 use std::ffi::CStr;
-
-/// A record that is in a file may be this long.
-const LONGEST: usize = 1 << 30;
 
 /// An open state folder.
 #[derive(Debug)]
@@ -120,21 +116,7 @@ impl Look {
 
     /// The commit in a record; `None`: it is of another kind.
     pub(super) fn commit(&self, entry: &Entry) -> Result<Option<Commit>> {
-        let commit = match entry.kind {
-            COMMIT => Commit::decode(&entry.payload).map(Some),
-            COMMIT_IN_FILE => {
-                let file = InFile::decode(&entry.payload)?;
-                let content = private::read(&self.staged()?, &file.name, LONGEST)?;
-                file.read(&content).map(Some)
-            }
-            _ => Ok(None),
-        }?;
-        match commit {
-            Some(commit) if commit.number != entry.transaction => {
-                Err(corrupt("it is that of another"))
-            }
-            commit => Ok(commit),
-        }
+        Commit::of(entry, |file| file.content(&self.staged()?))
     }
 
     /// Whether the steps of a section can be read.

@@ -334,6 +334,11 @@ impl Open<'_> {
                     self.commit(seen.index, log.live, entry);
                 }
                 SECTION_BEGIN | PHASE | SECTION_END => self.section(seen.index, log.live, entry),
+                _ if entry.transaction > horizon => {
+                    if let Err(e) = self.look.commit(entry) {
+                        self.unreadable(seen.index, entry, &e);
+                    }
+                }
                 _ => {}
             }
         }
@@ -355,6 +360,13 @@ impl Open<'_> {
         out
     }
 
+    fn unreadable(&mut self, writer: u32, entry: &Entry, error: &Error) {
+        let (seq, number) = (entry.seq, entry.transaction);
+        let what = format!("record {seq}, transaction {number}: {error}");
+        let problem = Problem::new(error.kind(), log_path(writer), what);
+        self.problems.push(problem);
+    }
+
     fn commit(&mut self, writer: u32, live: bool, entry: &Entry) {
         let number = entry.transaction;
         let commit = match self.look.commit(entry) {
@@ -363,9 +375,7 @@ impl Open<'_> {
             Err(e) if live && e.kind() == ErrorKind::NotFound => None,
             Err(_) if self.given_up.contains(&number) => None,
             Err(e) => {
-                let what = format!("record {}, transaction {number}: {e}", entry.seq);
-                let problem = Problem::new(e.kind(), log_path(writer), what);
-                self.problems.push(problem);
+                self.unreadable(writer, entry, &e);
                 None
             }
         };

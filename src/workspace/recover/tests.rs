@@ -3,8 +3,8 @@
 use super::*;
 use crate::journal::Record;
 use crate::sys::hook;
-use crate::workspace::Workspace;
 use crate::workspace::record::PHASE;
+use crate::workspace::{Workspace, operator};
 
 /// A workspace with a transaction that made the file `f`.
 fn committed() -> (tempfile::TempDir, Root, Workspace) {
@@ -50,6 +50,30 @@ fn a_section_that_makes_no_sense_is_refused_before_anything_is_done() {
     let error = Workspace::open(&root).unwrap_err();
     hook::set_machine(own);
     assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(!tmp.path().join("f").exists());
+}
+
+#[test]
+fn a_record_of_a_later_version_is_refused_before_anything_is_done() {
+    let (tmp, root, workspace) = committed();
+    let number = workspace.state.ledger.draw().unwrap();
+    let record = Record::new(PHASE + 100, b"of a later version").transaction(number);
+    workspace.writer.log.append_durable(&[record]).unwrap();
+    drop(workspace);
+    std::fs::remove_file(tmp.path().join("f")).unwrap();
+    let own = reboot();
+    let refused = [
+        Workspace::open(&root).map(drop),
+        operator::repair(&root).map(drop),
+    ];
+    let status = operator::status(&root).unwrap();
+    hook::set_machine(own);
+    for error in refused.map(Result::unwrap_err) {
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("newer version"), "{error}");
+    }
+    let problems: Vec<_> = status.problems.iter().map(|p| p.kind).collect();
+    assert_eq!(problems, [ErrorKind::Unsupported]);
     assert!(!tmp.path().join("f").exists());
 }
 

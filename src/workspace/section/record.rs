@@ -8,7 +8,6 @@ use super::undo::{Fragment, Place, Spot, Undo, What};
 use crate::journal::Entry;
 use crate::workspace::codec::{Nonsense, Reader, Writer};
 use crate::workspace::identity::Stamp;
-use crate::workspace::private;
 use crate::workspace::record::{
     self, InFile, PHASE, SECTION_BEGIN, SECTION_END, SECTION_ITEM, corrupt,
 };
@@ -17,8 +16,6 @@ use std::collections::BTreeSet;
 
 const TAG: Nonsense = "the record holds something of no known sort";
 const OTHER: Nonsense = "it is that of another section";
-/// A record that is in a file may be this long.
-const LONGEST: usize = 1 << 30;
 
 /// How a section begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +120,7 @@ impl Item {
     fn load(self, staged: &Dir, number: u64) -> Result<Self> {
         match self {
             Self::InFile(file) => {
-                let content = private::read(staged, &file.name, LONGEST)?;
+                let content = file.content(staged)?;
                 file.check(&content)?;
                 match Self::decode(&content, number)? {
                     Self::InFile(_) => Err(corrupt("the file names another file")),
