@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-marks='STEADFAST_HOOK|sys4hook|sys::hook|sys/hook\.rs'
+marks='STEADFAST_HOOK|sys4hook|sys::hook|sys/hook[./]'
 
 built() { # KIND CARGO-ARG...: the executable named steadfast of that kind of target
   local kind=$1

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never
 
-least=200000 times=20
-if [ -n "${STEADFAST_LONG:-}" ]; then least=2000000 times=150; fi
+least=200000 times=32
+if [ -n "${STEADFAST_LONG:-}" ]; then least=2000000 times=300; fi
 export STEADFAST_STATES=${STEADFAST_STATES:-$times} STEADFAST_POWER_THREADS=${STEADFAST_POWER_THREADS:-$(nproc)}
 
 test=(cargo test --release --manifest-path ci/power/Cargo.toml --locked --target-dir target/power --test power)

@@ -9,7 +9,7 @@ use super::ttl::{self, Clock, Seen, TAKING, Verdict};
 use crate::sys::{self, Errno};
 use crate::{DiskState, Error, ErrorKind, Result};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 const ACQUIRE: &str = "acquire lease";
 
@@ -265,12 +265,10 @@ fn now(spot: &Spot) -> Result<u64> {
 
 /// What every record says.
 fn record(fence: u64, options: &LeaseOptions) -> Record {
-    // A clock before 1970 is wrong, and this is for people only.
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Record {
         fence,
         pid: sys::process_id(),
-        since: since.unwrap_or_default().as_secs(),
+        since: sys::realtime().as_secs(),
         label: options.label.clone(),
         ..Record::default()
     }

@@ -107,6 +107,10 @@ pub(crate) fn parse(name: &[u8]) -> Option<TempName> {
 /// Splittable Pseudorandom Number Generators", OOPSLA 2014). After a fork parent and child draw the same
 /// numbers, which exclusive creation sorts out.
 pub(crate) fn next_random() -> sys::Result<u64> {
+    #[cfg(feature = "_hook")]
+    if let Some(number) = sys::hook::drawn() {
+        return Ok(number);
+    }
     static SEED: OnceLock<u64> = OnceLock::new();
     static STEPS: AtomicU64 = AtomicU64::new(0);
     let seed = match SEED.get() {

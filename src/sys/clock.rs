@@ -26,6 +26,17 @@ pub fn boottime() -> Result<Duration> {
     Ok(Duration::new(seconds, nanos))
 }
 
+/// The time of day since 1970, for people only: it may jump. A clock before that is nothing.
+#[must_use]
+pub(crate) fn realtime() -> Duration {
+    #[cfg(feature = "_hook")]
+    if let Some(clock) = super::hook::clock() {
+        return clock;
+    }
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default()
+}
+
 /// The number that the kernel drew at random for this boot (random(4)); `None` where procfs does
 /// not tell, or something else is mounted over its file, as some containers do.
 ///

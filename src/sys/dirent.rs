@@ -132,6 +132,11 @@ impl DirStream {
                 keep(&entry?);
             }
         }
+        #[cfg(feature = "_hook")]
+        if super::hook::is_still() {
+            let name = |at: &usize| CStr::from_bytes_until_nul(&names[*at..]);
+            entries.sort_by(|(a, ..), (b, ..)| name(a).ok().cmp(&name(b).ok()));
+        }
         Ok(more)
     }
 }

@@ -9,12 +9,15 @@
 //! `fail:N=ERRNO`, `stop-before:N`, `stop-after:N`, `pause-before:N` act on the N-th call (from 1) after
 //! [`arm_from_env`]; `arm` counts from the start of the process.
 
+mod still;
+
 use super::Errno;
 use super::errno::errno_from_name;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub use still::{Likeness, Likenesses, Still, likeness, set_likenesses, set_made, set_still, tick};
+pub(crate) use still::{clock, drawn, is_still, liken};
 
 /// The environment variable that carries a plan for the whole process.
 pub const ENV: &str = "STEADFAST_HOOK";
@@ -201,48 +204,6 @@ pub(crate) fn process() -> Option<u32> {
     PROCESS.get()
 }
 
-/// The file that another one stands for, in a copy of a tree: inode numbers and times of birth and change are
-/// what nobody can give to a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Likeness {
-    /// Its inode number.
-    pub ino: u64,
-    /// Its time of birth.
-    pub btime: Option<(i64, u32)>,
-    /// The time of change of the copy as it was made, and the one to be shown in its place.
-    pub ctime: [(i64, u32); 2],
-}
-
-/// By device and inode number.
-pub type Likenesses = HashMap<(u64, u64), Likeness>;
-
-thread_local! {
-    static LIKENESSES: RefCell<Likenesses> = RefCell::default();
-}
-
-/// For whom this thread takes these files from now on. Gives those before.
-pub fn set_likenesses(all: Likenesses) -> Likenesses {
-    LIKENESSES.replace(all)
-}
-
-/// Puts the one that it stands for in the place of a file.
-pub(crate) fn liken(stx: &mut rustix::fs::Statx) {
-    let dev = rustix::fs::makedev(stx.stx_dev_major, stx.stx_dev_minor);
-    LIKENESSES.with_borrow(|all| {
-        let Some(like) = all.get(&(dev, stx.stx_ino)) else {
-            return;
-        };
-        stx.stx_ino = like.ino;
-        if let Some((sec, nsec)) = like.btime {
-            (stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec) = (sec, nsec);
-        }
-        let [made, shown] = like.ctime;
-        if (stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec) == made {
-            (stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec) = shown;
-        }
-    });
-}
-
 /// Hears of every call of its thread after it was made: the name, and of the calls that make something
 /// durable what that was (device and inode), if they succeeded.
 type Observer = Box<dyn FnMut(&'static str, Option<(u64, u64)>)>;
@@ -311,6 +272,7 @@ fn disturb<T>(
     // While one thread is in the kernel, another may run.
     #[cfg(feature = "_schedules")]
     shuttle::thread::yield_now();
+    tick();
     let env = from_env();
     let denied = LOCAL.with_borrow(|l| {
         l.deny
@@ -416,27 +378,6 @@ mod tests {
         assert_eq!(skip(&["fsync"], sync), (Ok(()), bad));
         assert_eq!(skip(&["fsync", "fdatasync"], sync), (Ok(()), Ok(())));
         assert_eq!(sync(), (bad, bad));
-    }
-
-    #[test]
-    fn one_file_stands_for_another() {
-        let statx = || crate::sys::statx(CWD, c"/", crate::sys::AtFlags::empty()).unwrap();
-        let own = statx().id();
-        let ctime = statx().ctime();
-        let made = (ctime.tv_sec, u32::try_from(ctime.tv_nsec).unwrap());
-        let like = Likeness {
-            ino: own.ino + 1,
-            btime: Some((1, 2)),
-            ctime: [made, (3, 4)],
-        };
-        let before = set_likenesses([((own.dev, own.ino), like)].into());
-        let found = statx();
-        set_likenesses(before);
-        assert_eq!((found.id().ino, found.ctime().tv_sec), (own.ino + 1, 3));
-        if own.btime.is_some() {
-            assert_eq!(found.id().btime, Some((1, 2)));
-        }
-        assert_eq!(statx().id(), own);
     }
 
     #[test]

@@ -10,6 +10,16 @@ use rustix::rand::GetRandomFlags;
 /// # Errors
 /// `ENOSYS`: a kernel or a filter without it.
 pub fn random(buf: &mut [u8]) -> Result<()> {
+    #[cfg(feature = "_hook")]
+    if super::hook::is_still() {
+        return super::call("getrandom", || {
+            for part in buf.chunks_mut(8) {
+                let number = super::hook::drawn().unwrap_or_default().to_le_bytes();
+                part.copy_from_slice(&number[..part.len()]);
+            }
+            Ok(())
+        });
+    }
     let mut done = 0;
     while done < buf.len() {
         done += retry("getrandom", || {

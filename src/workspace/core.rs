@@ -24,7 +24,7 @@ use crate::{DiskState, Error, ErrorKind, Name, Result, Root};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 const OP: &str = "commit transaction";
 /// More than anybody should keep beside a key.
@@ -485,11 +485,7 @@ enum Refused {
 }
 
 pub(super) fn now() -> Stamp {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => (
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            since.subsec_nanos(),
-        ),
-        Err(_) => (0, 0),
-    }
+    let since = sys::realtime();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    (seconds, since.subsec_nanos())
 }

@@ -1,21 +1,20 @@
-//! One state that a power cut may leave: what is where, and the making of it.
+//! One state that a power cut may leave: what is where.
 //!
-//! Everything is made anew, with new inode numbers; the test seam shows the library those of the record, with
-//! their times of birth and change. So states can be made on all cores at the same time.
+//! Where it is made ([`crate::bench`]) the inode numbers are others; the test seam shows the library those of
+//! the record, with their times of birth and change. So states can be made on all cores at the same time.
 
 use crate::data::{Data, Window};
-use crate::record::{Attributes, Bytes, Kind, Names, Node, Record, Stamp, What};
+use crate::record::{Attributes, Bytes, Kind, Names, Node, Record, Stamp, What, xattrs};
 use crate::rules::{Family, Masks};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, futimens, utimensat};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
-use steadfast::sys::hook::{Likeness, Likenesses};
+use steadfast::sys::hook::Likenesses;
 
 /// What is lost, and what is not: all that tells one state from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,21 +27,60 @@ pub(crate) struct Choice {
     pub(crate) data: BTreeMap<Node, Data>,
 }
 
-struct Item {
-    attributes: Attributes,
+/// A fast hash that is the same everywhere.
+#[derive(Default)]
+pub(crate) struct Digest(u64);
+
+impl Digest {
+    pub(crate) fn of(bytes: &[u8]) -> u64 {
+        let mut digest = Self::default();
+        digest.write(bytes);
+        digest.finish()
+    }
+}
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut add = |word: u64| {
+            let product = u128::from(self.0.rotate_left(23) ^ word) * 0x9e37_79b9_7f4a_7c15;
+            self.0 = (product >> 64) as u64 ^ product as u64;
+        };
+        add(bytes.len() as u64 ^ 0x51_7cc1_b727_220a);
+        let mut words = bytes.chunks_exact(8);
+        for word in &mut words {
+            add(u64::from_le_bytes(word.try_into().unwrap()).wrapping_add(0xd6e8_feb8_6659_fd93));
+        }
+        let mut last = [0; 8];
+        let rest = words.remainder();
+        last[..rest.len()].copy_from_slice(rest);
+        add(u64::from_le_bytes(last));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+struct Item<'a> {
+    attributes: &'a Attributes,
     mtime: Stamp,
     ctime: Stamp,
     content: Arc<Bytes>,
+    /// Of the content.
+    digest: u64,
 }
 
 /// The state that a choice amounts to.
 pub(crate) struct State<'a> {
     record: &'a Record,
     names: Names,
-    items: BTreeMap<Node, Item>,
+    items: BTreeMap<Node, Item<'a>>,
 }
 
-fn there<'a>(record: &'a Record, masks: &'a Masks) -> impl Iterator<Item = (usize, &'a What, u8)> {
+fn there<'r, 'm>(
+    record: &'r Record,
+    masks: &'m Masks,
+) -> impl Iterator<Item = (usize, &'r What, u8)> + use<'r, 'm> {
     let units = record
         .units
         .iter()
@@ -129,10 +167,12 @@ impl<'a> State<'a> {
                 .get(&node)
                 .map_or((0, &thing.first), |(at, a)| (*at, *a));
             let mut dated = dated.get(&node).copied().unwrap_or(0);
+            let mut digest = 0;
             let (content, written, mut mtime) = match Window::new(record, node, choice.call) {
                 Some(window) => {
                     let data = choice.data.get(&node).copied().unwrap_or(window.whole());
                     let (content, mtime) = window.content(data, &[]);
+                    digest = window.digest(data).unwrap_or_else(|| Digest::of(&content));
                     dated = dated.max(window.dated(data).unwrap_or(0));
                     let written = (thing.versions.iter())
                         .find(|v| v.mtime == mtime)
@@ -149,7 +189,6 @@ impl<'a> State<'a> {
             {
                 mtime = set;
             }
-            let attributes = attributes.clone();
             items.insert(
                 node,
                 Item {
@@ -157,6 +196,7 @@ impl<'a> State<'a> {
                     mtime,
                     ctime: thing.ctime(dated),
                     content,
+                    digest,
                 },
             );
         }
@@ -167,171 +207,127 @@ impl<'a> State<'a> {
         }
     }
 
-    /// What tells it from others of the same record.
+    /// What tells it from others, whatever they were recorded in.
     pub(crate) fn key(&self) -> u64 {
-        let mut hash = DefaultHasher::new();
-        for (node, item) in &self.items {
-            node.hash(&mut hash);
-            self.names.get(node).hash(&mut hash);
-            (item.mtime, item.ctime).hash(&mut hash);
-            item.attributes.mode.hash(&mut hash);
-            item.attributes.owner.hash(&mut hash);
-            item.attributes.xattrs.hash(&mut hash);
-            // Zeros are what most of a log is.
-            let end = item
-                .content
-                .iter()
-                .rposition(|b| *b != 0)
-                .map_or(0, |at| at + 1);
-            item.content.len().hash(&mut hash);
-            item.content[..end].hash(&mut hash);
-        }
+        let mut hash = Digest::default();
+        self.digest(Record::TOP, &mut hash);
         hash.finish()
     }
 
-    /// Makes it real in a directory that is empty, and gives for whom the new files are to be taken.
-    pub(crate) fn build(&self, top: &Path) -> Likenesses {
-        let mut made = Made::default();
-        self.fill(Record::TOP, top, &mut made);
-        // A new link changes the time of a file.
-        for (node, path) in made.linked {
-            self.show(node, &path, &mut made.likenesses);
-        }
-        made.likenesses
-    }
-
-    fn fill(&self, dir: Node, path: &Path, made: &mut Made) {
-        for (name, node) in self.names.get(&dir).into_iter().flatten() {
-            let at = path.join(OsStr::from_bytes(name));
-            if let Some(first) = made.first.get(node) {
-                fs::hard_link(first, &at).unwrap();
-                made.linked.push((*node, at));
-                continue;
-            }
-            made.first.insert(*node, at.clone());
-            match &self.record.things[*node].kind {
-                Kind::Dir => {
-                    fs::create_dir(&at).unwrap();
-                    self.fill(*node, &at, made);
-                }
-                Kind::File => {
-                    let file = self.write(*node, &at);
-                    self.finish(*node, Which::File(&file, &at), &mut made.likenesses);
-                }
-                Kind::Link(text) => {
-                    symlink(OsStr::from_bytes(text), &at).unwrap();
-                    self.finish(*node, Which::Path(&at), &mut made.likenesses);
-                }
-            }
-        }
-        // After what is in it: a new name changes its times.
-        self.finish(dir, Which::Path(path), &mut made.likenesses);
-    }
-
-    /// Blocks of zeros are left out: most of a log is that.
-    fn write(&self, node: Node, path: &Path) -> fs::File {
+    fn digest(&self, node: Node, hash: &mut Digest) {
         let item = &self.items[&node];
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        let file = (options.mode(item.attributes.mode & 0o777))
-            .open(path)
-            .unwrap();
-        let bytes: &[u8] = &item.content;
-        let mut end = 0;
-        for (n, block) in bytes.chunks(4096).enumerate() {
-            if block.iter().any(|b| *b != 0) {
-                file.write_all_at(block, n as u64 * 4096).unwrap();
-                end = n * 4096 + block.len();
+        self.identity(node).hash(hash);
+        (item.mtime, item.ctime).hash(hash);
+        let Attributes {
+            mode,
+            owner,
+            xattrs,
+            ..
+        } = item.attributes;
+        (mode, owner, xattrs).hash(hash);
+        match self.kind(node) {
+            Kind::Dir => {
+                for (name, child) in self.children(node) {
+                    name.hash(hash);
+                    self.digest(*child, hash);
+                }
+                0_usize.hash(hash);
+            }
+            Kind::File => item.digest.hash(hash),
+            Kind::Link(text) => text.hash(hash),
+        }
+    }
+
+    pub(crate) fn children(&self, dir: Node) -> impl Iterator<Item = (&Bytes, &Node)> {
+        self.names.get(&dir).into_iter().flatten()
+    }
+
+    pub(crate) fn child(&self, dir: Node, name: &Bytes) -> Option<Node> {
+        self.names.get(&dir)?.get(name).copied()
+    }
+
+    /// Whether anything has more than one name.
+    pub(crate) fn has_links(&self) -> bool {
+        let dirs = self.items.keys().filter_map(|node| self.names.get(node));
+        dirs.map(BTreeMap::len).sum::<usize>() + 1 != self.items.len()
+    }
+
+    pub(crate) fn kind(&self, node: Node) -> &'a Kind {
+        &self.record.things[node].kind
+    }
+
+    /// Its inode number and time of birth.
+    pub(crate) fn identity(&self, node: Node) -> (u64, Option<Stamp>) {
+        let thing = &self.record.things[node];
+        (thing.ino, thing.btime)
+    }
+
+    pub(crate) fn attributes(&self, node: Node) -> &'a Attributes {
+        self.items[&node].attributes
+    }
+
+    pub(crate) fn content(&self, node: Node) -> &Arc<Bytes> {
+        &self.items[&node].content
+    }
+
+    pub(crate) fn mtime(&self, node: Node) -> Stamp {
+        self.items[&node].mtime
+    }
+
+    pub(crate) fn ctime(&self, node: Node) -> Stamp {
+        self.items[&node].ctime
+    }
+
+    /// Fails if this is not what is in a directory.
+    pub(crate) fn verify(&self, top: &Path, shown: &Likenesses) {
+        let mut inodes = HashMap::new();
+        self.verify_below(Record::TOP, top, shown, &mut inodes);
+    }
+
+    fn verify_below(
+        &self,
+        node: Node,
+        path: &Path,
+        shown: &Likenesses,
+        inodes: &mut HashMap<Node, u64>,
+    ) {
+        let meta = fs::symlink_metadata(path).unwrap();
+        let stamp = |sec, nsec: i64| (sec, u32::try_from(nsec).unwrap());
+        let ino = inodes.entry(node).or_insert(meta.ino());
+        assert_eq!(*ino, meta.ino(), "{path:?}");
+        let like = shown[&(meta.dev(), meta.ino())];
+        assert_eq!((like.ino, like.btime), self.identity(node), "{path:?}");
+        let made = stamp(meta.ctime(), meta.ctime_nsec());
+        assert_eq!(like.ctime, [made, self.ctime(node)], "{path:?}");
+        let mtime = stamp(meta.mtime(), meta.mtime_nsec());
+        assert_eq!(mtime, self.mtime(node), "{path:?}");
+        let should = self.attributes(node);
+        assert_eq!((meta.uid(), meta.gid()), should.owner, "{path:?}");
+        assert_eq!(xattrs(path), should.xattrs, "{path:?}");
+        let is_link = matches!(self.kind(node), Kind::Link(_));
+        assert!(
+            is_link || meta.mode() & 0o7777 == should.mode,
+            "{path:?}: {:o} for {:o}",
+            meta.mode(),
+            should.mode
+        );
+        match self.kind(node) {
+            Kind::File => assert!(fs::read(path).unwrap() == **self.content(node), "{path:?}"),
+            Kind::Link(text) => {
+                assert_eq!(fs::read_link(path).unwrap().as_os_str().as_bytes(), *text);
+            }
+            Kind::Dir => {
+                let entries = fs::read_dir(path).unwrap();
+                let mut there: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+                there.sort();
+                let should = self.children(node).map(|(name, _)| OsStr::from_bytes(name));
+                assert!(there.iter().eq(should), "{path:?}: {there:?}");
+                for (name, child) in self.children(node) {
+                    let path = path.join(OsStr::from_bytes(name));
+                    self.verify_below(*child, &path, shown, inodes);
+                }
             }
         }
-        if end < bytes.len() {
-            file.set_len(bytes.len() as u64).unwrap();
-        }
-        file
-    }
-
-    fn finish(&self, node: Node, which: Which<'_>, likenesses: &mut Likenesses) {
-        let Item {
-            attributes, mtime, ..
-        } = &self.items[&node];
-        let is_link = matches!(self.record.things[node].kind, Kind::Link(_));
-        let path = which.path();
-        // While everybody may: owner and mode come after.
-        for (name, value) in &attributes.xattrs {
-            let flags = rustix::fs::XattrFlags::empty();
-            rustix::fs::lsetxattr(path, name.as_slice(), value, flags).unwrap();
-        }
-        which.set_mtime(*mtime);
-        let meta = self.show(node, path, likenesses);
-        let is_owned = (meta.uid(), meta.gid()) == attributes.owner;
-        let has_mode = is_link || meta.mode() & 0o7777 == attributes.mode;
-        if is_owned && has_mode {
-            return;
-        }
-        if !is_owned {
-            let (uid, gid) = attributes.owner;
-            std::os::unix::fs::lchown(path, Some(uid), Some(gid)).unwrap();
-        }
-        if !is_link {
-            fs::set_permissions(path, fs::Permissions::from_mode(attributes.mode)).unwrap();
-        }
-        self.show(node, path, likenesses);
-    }
-
-    /// Notes for whom a file is to be taken, as it is now.
-    fn show(&self, node: Node, path: &Path, likenesses: &mut Likenesses) -> fs::Metadata {
-        let thing = &self.record.things[node];
-        let meta = fs::symlink_metadata(path).unwrap();
-        let made = (meta.ctime(), u32::try_from(meta.ctime_nsec()).unwrap());
-        likenesses.insert(
-            (meta.dev(), meta.ino()),
-            Likeness {
-                ino: thing.ino,
-                btime: thing.btime,
-                ctime: [made, self.items[&node].ctime],
-            },
-        );
-        meta
-    }
-}
-
-/// What was made of a state so far.
-#[derive(Default)]
-struct Made {
-    first: HashMap<Node, PathBuf>,
-    /// Further names of files.
-    linked: Vec<(Node, PathBuf)>,
-    likenesses: Likenesses,
-}
-
-enum Which<'a> {
-    File(&'a fs::File, &'a Path),
-    Path(&'a Path),
-}
-
-impl Which<'_> {
-    fn path(&self) -> &Path {
-        match self {
-            Self::File(_, path) | Self::Path(path) => path,
-        }
-    }
-
-    fn set_mtime(&self, (sec, nsec): Stamp) {
-        let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            },
-            last_modification: Timespec {
-                tv_sec: sec,
-                tv_nsec: nsec.into(),
-            },
-        };
-        match self {
-            Self::File(file, _) => futimens(file, &times),
-            Self::Path(path) => utimensat(CWD, *path, &times, AtFlags::SYMLINK_NOFOLLOW),
-        }
-        .unwrap();
     }
 }
 

@@ -171,6 +171,14 @@ impl<'a> Window<'a> {
         }
     }
 
+    /// The digest of a content that was recorded as it is.
+    pub(crate) fn digest(&self, data: Data) -> Option<u64> {
+        match data {
+            Data::Version(at) => self.versions.get(at).map(|v| v.digest),
+            _ => None,
+        }
+    }
+
     /// The content, and its time of modification. `stale` is what another file has left.
     pub(crate) fn content(&self, data: Data, stale: &[u8]) -> (Arc<Bytes>, Stamp) {
         let last = self.versions.last().unwrap();

@@ -1,10 +1,12 @@
 //! The model must find what is wrong: with one sync left out, some state does not pass.
 
 use crate::publications::{Rule, View, atomic, hunt, put};
-use crate::run::{Budget, memory};
+use crate::record::Recorder;
+use crate::run::{Budget, memory, record};
 use crate::scripts::five;
 use crate::transactions::{self, Row};
 use std::fs;
+use std::path::Path;
 use steadfast::publish::FileOptions;
 use steadfast::publish::FolderOptions;
 use steadfast::sys::Mode;
@@ -38,15 +40,13 @@ fn publication(
     operation: &dyn Fn(&Root) -> Result<()>,
     allowed: &dyn Fn(&View, &View) -> Rule,
 ) {
-    // The first time in a process it looks what there is.
-    let [_, calls] = [(); 2].map(|()| {
-        let tmp = memory();
-        put(tmp.path(), old);
-        let root = Root::open(tmp.path()).unwrap();
+    let run = |top: &Path, _: &Recorder<()>| {
+        let root = Root::open(top).unwrap();
         let (done, calls) = hook::scope(None, || operation(&root));
         done.unwrap();
         calls
-    });
+    };
+    let (_, _, calls, _) = record((), |top| put(top, old), run);
     let (mut found, mut spare) = (0, Vec::new());
     for (at, call) in calls.iter().enumerate().filter(|(_, c)| SYNCS.contains(c)) {
         let what = format!("{name} without {call} ({at})");
@@ -90,8 +90,7 @@ fn a_sync_left_out_of_a_publication_is_found() {
 
 /// Leaves out the last sync of this name in a row of transactions.
 fn row(name: &str, call: &str, last: bool, row: fn(&Row<'_>)) {
-    // The first time in a process it looks what there is.
-    let [_, calls] = [(); 2].map(|()| transactions::calls(five, row));
+    let calls = transactions::calls(five, row);
     let mut of_it = calls.iter().enumerate().filter(|(_, c)| **c == call);
     let found = if last {
         of_it.next_back()

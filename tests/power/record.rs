@@ -4,6 +4,8 @@
 //! After every call that may change anything the (small) tree is compared with what it was before. What
 //! programs do beside the library is found the same way, at the next call.
 
+use crate::build::Digest;
+use rustix::fd::BorrowedFd;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -12,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use steadfast::sys::hook::{self, Likenesses};
+use steadfast::sys::hook::{self, Likeness};
 
 pub(crate) type Bytes = Vec<u8>;
 /// A file, directory or symlink: its place in the order of appearance.
@@ -28,7 +30,7 @@ pub(crate) enum Kind {
 }
 
 /// What changes without a change of content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
@@ -42,6 +44,8 @@ pub(crate) struct Attributes {
 pub(crate) struct Version {
     pub(crate) call: usize,
     pub(crate) bytes: Arc<Bytes>,
+    /// Of the bytes.
+    pub(crate) digest: u64,
     pub(crate) mtime: Stamp,
 }
 
@@ -206,6 +210,9 @@ const WRITES: [&str; 6] = [
     "write",
 ];
 
+/// Times from this second on (in 2025) are the kernel's: no test sets one, and no recorded clock comes near.
+pub(crate) const KERNEL: i64 = 1_750_000_000;
+
 struct Seen {
     ctime: Stamp,
     mtime: Stamp,
@@ -220,7 +227,11 @@ struct Inner<M> {
     /// Those that have a name, as of the last look.
     named: HashSet<Node>,
     names: Names,
-    likenesses: Likenesses,
+    /// The names of directories whose times of change are these.
+    listed: HashMap<Node, (Stamp, Vec<std::ffi::OsString>)>,
+    ticker: Ticker,
+    /// The latest time of change, as the kernel gave it.
+    latest: Stamp,
     known: M,
     cuts: Vec<Cut<M>>,
     /// Something changed since the last cut.
@@ -237,8 +248,8 @@ impl<M> Clone for Recorder<M> {
 }
 
 impl<M: Clone + 'static> Recorder<M> {
-    /// Everything that is in `top` now is durable. `likenesses` are for whom the files there are taken.
-    pub(crate) fn new(top: &Path, known: M, likenesses: Likenesses) -> Self {
+    /// Everything that is in `top` now is durable. To be made in a world without chance.
+    pub(crate) fn new(top: &Path, known: M) -> Self {
         let record = Record {
             things: Vec::new(),
             first: Names::new(),
@@ -253,7 +264,9 @@ impl<M: Clone + 'static> Recorder<M> {
             seen: HashMap::new(),
             named: HashSet::new(),
             names: Names::new(),
-            likenesses,
+            listed: HashMap::new(),
+            ticker: Ticker::new(top.parent().unwrap()),
+            latest: (0, 0),
             known,
             cuts: Vec::new(),
             is_open: true,
@@ -277,6 +290,11 @@ impl<M: Clone + 'static> Recorder<M> {
         value
     }
 
+    /// Nothing that the tests did shows the kernel's times any more.
+    pub(crate) fn look(&self) {
+        self.0.borrow_mut().look("", true);
+    }
+
     /// From now on this is known.
     pub(crate) fn know(&self, known: M) {
         let mut inner = self.0.borrow_mut();
@@ -296,17 +314,79 @@ fn stamp(sec: i64, nsec: i64) -> Stamp {
     (sec, u32::try_from(nsec).unwrap())
 }
 
-fn btime(path: &Path) -> Option<Stamp> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    let stx = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME).unwrap();
-    let known = stx.stx_mask & StatxFlags::BTIME.bits() != 0;
-    known.then_some((stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec))
+/// Its time of modification, and for whom it is taken. The time that is shown becomes its own, so that the
+/// tests find it too.
+fn seen_as(path: &Path, meta: &fs::Metadata) -> (Stamp, Likeness) {
+    let id = (meta.dev(), meta.ino());
+    let mtime = stamp(meta.mtime(), meta.mtime_nsec());
+    let like = hook::likeness(id, stamp(meta.ctime(), meta.ctime_nsec()), mtime).unwrap();
+    if mtime.0 < KERNEL {
+        return (mtime, like);
+    }
+    set_mtime(path, like.mtime[1]);
+    let meta = fs::symlink_metadata(path).unwrap();
+    let made = stamp(meta.ctime(), meta.ctime_nsec());
+    hook::set_made(id, made);
+    let ctime = [made, like.ctime[1]];
+    (like.mtime[1], Likeness { ctime, ..like })
+}
+
+fn set_mtime(path: &Path, (sec, nsec): Stamp) {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+    let times = Timestamps {
+        last_access: time(0, UTIME_OMIT),
+        last_modification: time(sec, nsec.into()),
+    };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+/// Lets the file system's clock go on: a change after that shows in a file's time of change. Since Linux 6.13
+/// a call or two does it, where times are kept so; before, it takes the next tick.
+pub(crate) struct Ticker(fs::File);
+
+impl Ticker {
+    /// Of the file system that this directory is in.
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self(tempfile::tempfile_in(dir).unwrap())
+    }
+
+    /// Until it is later than this.
+    pub(crate) fn pass(&self, latest: Stamp) {
+        use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstat, futimens};
+        let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        let times = Timestamps {
+            last_access: time(UTIME_OMIT),
+            last_modification: time(UTIME_NOW),
+        };
+        loop {
+            futimens(&self.0, &times).unwrap();
+            let now = fstat(&self.0).unwrap();
+            if stamp(now.st_ctime, now.st_ctime_nsec as i64) > latest {
+                break;
+            }
+        }
+    }
 }
 
 /// Those that anybody may set. Not every file system has them.
-fn xattrs(path: &Path) -> BTreeMap<Bytes, Bytes> {
+pub(crate) fn xattrs(path: &Path) -> BTreeMap<Bytes, Bytes> {
+    let get = |name: &[u8], value: &mut [u8]| rustix::fs::lgetxattr(path, name, value);
+    values(|names| rustix::fs::llistxattr(path, names), get)
+}
+
+/// The same of an open file.
+pub(crate) fn xattrs_of(fd: BorrowedFd<'_>) -> BTreeMap<Bytes, Bytes> {
+    let get = |name: &[u8], value: &mut [u8]| rustix::fs::fgetxattr(fd, name, value);
+    values(|names| rustix::fs::flistxattr(fd, names), get)
+}
+
+fn values(
+    list: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> BTreeMap<Bytes, Bytes> {
     let mut names = [0; 4096];
-    let Ok(len) = rustix::fs::llistxattr(path, &mut names) else {
+    let Ok(len) = list(&mut names) else {
         return BTreeMap::new();
     };
     let mut value = [0; 4096];
@@ -314,7 +394,7 @@ fn xattrs(path: &Path) -> BTreeMap<Bytes, Bytes> {
         .split(|b| *b == 0)
         .filter(|name| name.starts_with(b"user."))
         .map(|name| {
-            let len = rustix::fs::lgetxattr(path, name, &mut value).unwrap();
+            let len = get(name, &mut value).unwrap();
             (name.to_vec(), value[..len].to_vec())
         })
         .collect()
@@ -354,10 +434,12 @@ impl<M: Clone> Inner<M> {
 
     /// Finds what is not as it was. `everywhere`: also in files whose times are as they were.
     fn look(&mut self, call: &str, everywhere: bool) {
+        hook::tick();
         let mut now = Names::new();
         let top = self.top.clone();
         self.named.clear();
         self.look_at(&top, b".", call, everywhere, &mut now);
+        self.ticker.pass(self.latest);
         let none = BTreeMap::new();
         let mut parts = Vec::new();
         let dirs: BTreeSet<Node> = now.keys().chain(self.names.keys()).copied().collect();
@@ -444,26 +526,33 @@ impl<M: Clone> Inner<M> {
         now: &mut Names,
     ) -> Node {
         let meta = fs::symlink_metadata(path).unwrap();
-        let (mtime, ctime) = (
-            stamp(meta.mtime(), meta.mtime_nsec()),
-            stamp(meta.ctime(), meta.ctime_nsec()),
-        );
+        let (mtime, like) = seen_as(path, &meta);
+        self.latest = self.latest.max(like.ctime[0]);
+        let ctime = like.ctime[1];
         let at = self.record.calls.len();
         let node = match self.nodes.get(&meta.ino()) {
             Some(node) => *node,
-            None => self.add(path, name, &meta),
+            None => self.add(path, name, &meta, mtime, &like),
         };
         self.named.insert(node);
         if meta.is_dir() && !now.contains_key(&node) {
             let mut names = BTreeMap::new();
-            let mut all: Vec<_> = fs::read_dir(path).unwrap().map(|e| e.unwrap()).collect();
-            all.sort_by_key(std::fs::DirEntry::file_name);
-            for entry in all {
-                let name = entry.file_name();
+            let all = match self.listed.remove(&node) {
+                Some((at, all)) if at == ctime => all,
+                _ => {
+                    let entries = fs::read_dir(path).unwrap();
+                    let mut all: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+                    all.sort();
+                    all
+                }
+            };
+            for name in &all {
+                let path = path.join(name);
                 let name = name.as_bytes();
-                let below = self.look_at(&entry.path(), name, call, everywhere, now);
+                let below = self.look_at(&path, name, call, everywhere, now);
                 names.insert(name.to_vec(), below);
             }
+            self.listed.insert(node, (ctime, all));
             now.insert(node, names);
         }
         let is_file = meta.is_file();
@@ -485,6 +574,7 @@ impl<M: Clone> Inner<M> {
             if *last.bytes != bytes {
                 thing.versions.push(Version {
                     call: at,
+                    digest: Digest::of(&bytes),
                     bytes: Arc::new(bytes),
                     mtime,
                 });
@@ -520,11 +610,16 @@ impl<M: Clone> Inner<M> {
         node
     }
 
-    fn add(&mut self, path: &Path, name: &[u8], meta: &fs::Metadata) -> Node {
+    fn add(
+        &mut self,
+        path: &Path,
+        name: &[u8],
+        meta: &fs::Metadata,
+        mtime: Stamp,
+        like: &Likeness,
+    ) -> Node {
         let node = self.record.things.len();
         let at = self.record.calls.len();
-        let mtime = stamp(meta.mtime(), meta.mtime_nsec());
-        let ctime = stamp(meta.ctime(), meta.ctime_nsec());
         let mut versions = Vec::new();
         let kind = if meta.is_dir() {
             Kind::Dir
@@ -532,20 +627,18 @@ impl<M: Clone> Inner<M> {
             Kind::Link(fs::read_link(path).unwrap().as_os_str().as_bytes().to_vec())
         } else {
             assert!(meta.is_file(), "{path:?}");
+            let bytes = fs::read(path).unwrap();
             versions.push(Version {
                 call: at,
-                bytes: Arc::new(fs::read(path).unwrap()),
+                digest: Digest::of(&bytes),
+                bytes: Arc::new(bytes),
                 mtime,
             });
             Kind::File
         };
-        // In a copy of a tree, whom it stands for.
-        let like = self.likenesses.get(&(meta.dev(), meta.ino()));
-        let own = (meta.ino(), btime(path));
-        let (ino, btime) = like.map_or(own, |like| (like.ino, like.btime));
         self.record.things.push(Thing {
-            ino,
-            btime,
+            ino: like.ino,
+            btime: like.btime,
             kind,
             first: Attributes {
                 mode: meta.mode() & 0o7777,
@@ -553,7 +646,7 @@ impl<M: Clone> Inner<M> {
                 xattrs: xattrs(path),
                 mtime: None,
             },
-            ctimes: vec![(at, like.map_or(ctime, |like| like.ctime[1]))],
+            ctimes: vec![(at, like.ctime[1])],
             mtimes: vec![(at, mtime)],
             versions,
             name: String::from_utf8_lossy(name).into_owned(),

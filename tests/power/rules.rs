@@ -290,11 +290,6 @@ impl<'a> Rules<'a> {
     pub(crate) fn masks(&self, limit: usize, random: &mut Random) -> Vec<Masks> {
         let len = self.units.len();
         let mut out: Vec<Masks> = Vec::new();
-        let mut add = |masks: Masks| {
-            if self.allow(&masks) && !out.contains(&masks) {
-                out.push(masks);
-            }
-        };
         if self.in_order() || self.family == Family::Btrfs {
             let least = self.durable.iter().take_while(|mask| **mask != 0).count();
             let all: Vec<usize> = (least..=len).collect();
@@ -303,17 +298,25 @@ impl<'a> Rules<'a> {
                     true if random.below(all.len()) >= limit => continue,
                     _ => *at,
                 };
-                add(match self.family {
+                let masks = match self.family {
                     Family::Btrfs => self.replayed(at),
                     _ => {
                         let mut masks = vec![0; len];
                         self.fill(&mut masks, at);
                         masks
                     }
-                });
+                };
+                if !out.contains(&masks) {
+                    out.push(masks);
+                }
             }
             return out;
         }
+        let mut add = |masks: Masks| {
+            if self.allow(&masks) && !out.contains(&masks) {
+                out.push(masks);
+            }
+        };
         let open: Vec<usize> = (0..len)
             .filter(|i| self.durable[*i] != self.units[*i].whole())
             .collect();

@@ -1,20 +1,23 @@
 //! Runs the states that a power cut may leave past a check; makes those that fail small, and shows them.
 
-use crate::build::{Choice, State, names, reachable, shown};
+use crate::bench::Bench;
+use crate::build::{Choice, Digest, State, names, reachable, shown};
 use crate::common::Random;
 use crate::data::{Data, Window};
-use crate::record::{Cut, Node, Record, Recorder};
+use crate::record::{Cut, KERNEL, Node, Record, Recorder};
 use crate::rules::{Family, Masks, Rules};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{Debug, Write};
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use steadfast::sys;
-use steadfast::sys::hook::{self, Likenesses, Machine};
+use std::time::Duration;
+use steadfast::sys::hook::{self, Likenesses, Machine, Still};
 
 /// Runs one state again: what a failure has printed.
 pub(crate) const AGAIN: &str = "STEADFAST_POWER";
@@ -22,11 +25,18 @@ pub(crate) const AGAIN: &str = "STEADFAST_POWER";
 /// Microseconds of processor time that all hunts took.
 pub(crate) static SPENT: AtomicU64 = AtomicU64::new(0);
 
+/// Of all states by now, in whatever order: two runs have looked at the same if it is the same.
+pub(crate) static DIGEST: AtomicU64 = AtomicU64::new(0);
+
+/// Microseconds of processor time.
+pub(crate) fn clock(of: ClockId) -> u64 {
+    let now = clock_gettime(of);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
 /// Those of this thread.
 fn spent() -> u64 {
-    use rustix::time::{ClockId, clock_gettime};
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+    clock(ClockId::ThreadCPUTime)
 }
 
 /// How many threads share a hunt: the tests themselves run side by side.
@@ -59,14 +69,81 @@ pub(crate) struct Subject<'a, M> {
     pub(crate) check: &'a (dyn Fn(&Path, &M) -> Result<(), String> + Sync),
 }
 
+/// One state to be looked at.
+struct Task {
+    cut: usize,
+    choice: Choice,
+    key: u64,
+}
+
 /// What the threads of a hunt share.
 #[derive(Default)]
 struct Hunt {
     next: AtomicUsize,
+    /// All states, also those within others.
     seen: Mutex<HashSet<u64>>,
-    count: AtomicUsize,
-    failed: Mutex<Option<Failure>>,
+    /// The first one.
+    failed: Mutex<Option<(usize, Failure)>>,
 }
+
+/// Where one thread makes its states.
+struct Worker {
+    at: PathBuf,
+    dev: u64,
+    bench: Bench,
+}
+
+impl Worker {
+    fn new(at: PathBuf) -> Self {
+        let bench = Bench::new(&at);
+        let dev = fs::metadata(&at).unwrap().dev();
+        Self { at, dev, bench }
+    }
+}
+
+/// A world without chance for as long as this lives: see [`hook::Still`].
+struct World {
+    likenesses: Likenesses,
+    still: Option<Still>,
+    machine: Option<Machine>,
+}
+
+impl World {
+    /// `depth` is how many times the power went before; `drawn` is a seed.
+    fn new(dev: u64, depth: u8, drawn: u64, likenesses: Likenesses) -> Self {
+        let depth = u64::from(depth);
+        let still = Still {
+            dev,
+            ino: (1 + depth) << 32,
+            clock: 1_500_000_000_000 + depth * 100_000_000_000,
+            since: KERNEL,
+            drawn,
+        };
+        let machine = Machine {
+            boot_id: Some([7 + depth as u8; 16]),
+            time_namespace: Some(0xefff_fffa),
+            boottime: Duration::from_secs(100),
+        };
+        hook::set_process(Some(1000 + depth as u32));
+        Self {
+            likenesses: hook::set_likenesses(likenesses),
+            still: hook::set_still(Some(still)),
+            machine: hook::set_machine(Some(machine)),
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        hook::set_likenesses(std::mem::take(&mut self.likenesses));
+        hook::set_still(self.still);
+        hook::set_machine(self.machine);
+        hook::set_process(None);
+    }
+}
+
+/// One state of so many is compared with what was made of it.
+const COMPARED: u64 = 64;
 
 /// A state in which the check failed: the whole story.
 #[derive(Debug)]
@@ -78,24 +155,6 @@ pub(crate) fn memory() -> tempfile::TempDir {
     tempfile::tempdir_in(shm)
         .or_else(|_| tempfile::tempdir_in(std::env::temp_dir()))
         .unwrap()
-}
-
-/// Runs `f` after the next boot.
-fn rebooted<R>(f: impl FnOnce() -> R) -> R {
-    let now = hook::set_machine(None);
-    let id = match now.and_then(|machine| machine.boot_id) {
-        Some(id) => id.map(|byte| byte.wrapping_add(1)),
-        None => [7; 16],
-    };
-    let machine = Machine {
-        boot_id: Some(id),
-        time_namespace: sys::time_namespace().ok().flatten(),
-        boottime: std::time::Duration::from_secs(100),
-    };
-    hook::set_machine(Some(machine));
-    let value = f();
-    hook::set_machine(now);
-    value
 }
 
 impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
@@ -111,117 +170,102 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
     /// [`Self::prove`], where a failure is looked for.
     pub(crate) fn hunt(&self) -> Result<usize, Failure> {
         let work = memory();
-        let at = work.path().join("s");
+        let at = work.path().join("s0");
         if let Ok(again) = std::env::var(AGAIN) {
-            return self.again(&at, &again);
+            return self.again(&mut Worker::new(at), &again, 0);
         }
-        let before = spent();
-        let found = self.each(&at, threads(), self.budget.nested, "");
-        if threads() == 1 {
-            SPENT.fetch_add(spent() - before, Ordering::Relaxed);
+        let hunt = Hunt::default();
+        let tasks = self.shared(&self.cuts, |_, cut| self.states(cut));
+        let mut tasks: Vec<Task> = tasks.into_iter().flatten().collect();
+        tasks.retain(|task| hunt.seen.lock().unwrap().insert(task.key));
+        let workers: Vec<usize> = (0..threads()).collect();
+        self.shared(&workers, |_, n| {
+            let mut worker = Worker::new(at.with_file_name(format!("s{n}")));
+            self.look_at(&mut worker, &tasks, &hunt);
+        });
+        let seen = hunt.seen.into_inner().unwrap();
+        if let Some((_, failure)) = hunt.failed.into_inner().unwrap() {
+            return Err(failure);
         }
-        found
+        let sum = seen.iter().fold(0, |sum: u64, key| sum.wrapping_add(*key));
+        DIGEST.fetch_add(sum, Ordering::Relaxed);
+        Ok(seen.len())
     }
 
-    fn each(
+    /// Does something for each of a row, on all threads; the answers are in its order.
+    fn shared<'s, T: Sync, R: Send>(
         &self,
-        at: &Path,
-        threads: usize,
-        nested: usize,
-        before: &str,
-    ) -> Result<usize, Failure> {
-        let hunt = Hunt::default();
-        let work = |at: &Path| {
-            while let Some(number) = self.next(&hunt) {
-                if let Err(failure) = self.one(at, number, &hunt, nested, before) {
-                    *hunt.failed.lock().unwrap() = Some(failure);
-                }
+        row: &'s [T],
+        each: impl Fn(usize, &'s T) -> R + Sync,
+    ) -> Vec<R> {
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(Vec::new());
+        let work = || {
+            let before = spent();
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                let Some(one) = row.get(n) else { break };
+                let answer = each(n, one);
+                done.lock().unwrap().push((n, answer));
             }
+            SPENT.fetch_add(spent() - before, Ordering::Relaxed);
         };
-        if threads == 1 {
-            work(at);
+        if threads() == 1 {
+            work();
         } else {
             let name = std::thread::current().name().unwrap_or("").to_owned();
             std::thread::scope(|scope| {
-                for n in 0..threads {
-                    let at = at.with_file_name(format!("s{n}"));
-                    let timed = move || {
-                        work(&at);
-                        SPENT.fetch_add(spent(), Ordering::Relaxed);
-                    };
+                for _ in 0..threads() {
                     let builder = std::thread::Builder::new().name(name.clone());
-                    builder.spawn_scoped(scope, timed).unwrap();
+                    builder.spawn_scoped(scope, work).unwrap();
                 }
             });
         }
-        match hunt.failed.into_inner().unwrap() {
-            Some(failure) => Err(failure),
-            None => Ok(hunt.count.into_inner()),
-        }
+        let mut done = done.into_inner().unwrap();
+        done.sort_by_key(|(n, _)| *n);
+        done.into_iter().map(|(_, answer)| answer).collect()
     }
 
-    /// The next cut that nobody has taken, as long as nothing has failed.
-    fn next(&self, hunt: &Hunt) -> Option<usize> {
-        let number = hunt.next.fetch_add(1, Ordering::Relaxed);
-        let has_failed = hunt.failed.lock().unwrap().is_some();
-        (number < self.cuts.len() && !has_failed).then_some(number)
-    }
-
-    /// All states of one cut that were not seen before.
-    fn one(
-        &self,
-        at: &Path,
-        number: usize,
-        hunt: &Hunt,
-        nested: usize,
-        before: &str,
-    ) -> Result<(), Failure> {
-        let cut = &self.cuts[number];
-        let mut random = Random(seed() ^ (number as u64) << 32);
-        for family in self.families {
-            let rules = Rules::new(&self.record, *family, cut.call);
-            for masks in rules.masks(self.budget.masks, &mut random) {
-                for data in self.contents(*family, cut.call, &masks, &mut random) {
-                    let choice = Choice {
-                        family: *family,
-                        call: cut.call,
-                        masks: masks.clone(),
-                        data,
-                    };
-                    let state = State::of(&self.record, &choice);
-                    let mut key = DefaultHasher::new();
-                    (state.key(), format!("{:?}", cut.known)).hash(&mut key);
-                    if !hunt.seen.lock().unwrap().insert(key.finish()) {
-                        continue;
-                    }
-                    let count = 1 + hunt.count.fetch_add(1, Ordering::Relaxed);
-                    if let Err(what) = self.look(at, &state, cut) {
-                        return Err(self.failed(at, number, choice, &rules, what, before));
-                    }
-                    if count.is_multiple_of(nested) && !self.hides(&choice) {
-                        let inner = self.cut_again(at, number, &choice)?;
-                        hunt.count.fetch_add(inner, Ordering::Relaxed);
-                    }
+    /// Looks at states that nobody has taken, up to the first one that fails.
+    fn look_at(&self, worker: &mut Worker, tasks: &[Task], hunt: &Hunt) {
+        loop {
+            let number = hunt.next.fetch_add(1, Ordering::Relaxed);
+            let Some(task) = tasks.get(number) else { break };
+            let is_first = |failed: &Option<(usize, Failure)>| {
+                failed.as_ref().is_none_or(|(first, _)| number < *first)
+            };
+            if !is_first(&hunt.failed.lock().unwrap()) {
+                break;
+            }
+            if let Err(failure) = self.one(worker, task, hunt) {
+                let mut failed = hunt.failed.lock().unwrap();
+                if is_first(&failed) {
+                    *failed = Some((number, failure));
                 }
             }
         }
-        Ok(())
     }
 
-    /// Whether there is more on the disk than the state shows: what comes of that later is not known.
-    fn hides(&self, choice: &Choice) -> bool {
-        choice.data.iter().any(|(node, data)| {
-            let window = Window::new(&self.record, *node, choice.call);
-            window.is_some_and(|window| window.hides(*data))
-        })
+    fn one(&self, worker: &mut Worker, task: &Task, hunt: &Hunt) -> Result<(), Failure> {
+        let cut = &self.cuts[task.cut];
+        let state = State::of(&self.record, &task.choice);
+        if let Err(what) = self.look(worker, &state, cut, task.key, 1) {
+            return Err(self.failed(worker, task.cut, task.choice.clone(), what, "", 1));
+        }
+        let nested = self.budget.nested as u64;
+        match nested > 0 && task.key.is_multiple_of(nested) && !self.hides(&task.choice) {
+            true => self.cut_again(worker, task, hunt),
+            false => Ok(()),
+        }
     }
 
     /// The check of one state is recorded, and cut itself.
-    fn cut_again(&self, at: &Path, cut: usize, choice: &Choice) -> Result<usize, Failure> {
-        let outer = format!("{} then ", self.line(cut, choice));
-        let subject = |record, cuts, families| Subject {
+    fn cut_again(&self, worker: &mut Worker, task: &Task, hunt: &Hunt) -> Result<(), Failure> {
+        let (record, cuts) = self.recorded(worker, task.cut, &task.choice);
+        let families = [task.choice.family];
+        let inner = Subject {
             name: self.name,
-            families,
+            families: &families,
             record,
             cuts,
             budget: Budget {
@@ -232,39 +276,105 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
             },
             check: self.check,
         };
-        let (record, cuts) = self.recorded(at, cut, choice);
-        let families = [choice.family];
-        let inner = subject(record, cuts, &families);
-        rebooted(|| inner.each(at, 1, 0, &outer)).map_err(|Failure(story)| {
-            let before = shown(&self.record, choice);
-            Failure(format!("{story}\nwhile this was recovered: {before}"))
+        let before = format!("{} then ", self.line(task.cut, &task.choice));
+        for number in 0..inner.cuts.len() {
+            let cut = &inner.cuts[number];
+            for Task { choice, key, .. } in inner.states_of(number) {
+                if !hunt.seen.lock().unwrap().insert(key) {
+                    continue;
+                }
+                let state = State::of(&inner.record, &choice);
+                if let Err(what) = inner.look(worker, &state, cut, key, 2) {
+                    let failed = inner.failed(worker, number, choice, what, &before, 2);
+                    let outer = shown(&self.record, &task.choice);
+                    let Failure(story) = failed;
+                    return Err(Failure(format!(
+                        "{story}\nwhile this was recovered: {outer}"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn states(&self, cut: &Cut<M>) -> Vec<Task> {
+        let number = self.cuts.iter().position(|c| std::ptr::eq(c, cut));
+        self.states_of(number.unwrap())
+    }
+
+    /// All states of one cut, some of them the same.
+    fn states_of(&self, number: usize) -> Vec<Task> {
+        let cut = &self.cuts[number];
+        let known = format!("{:?}", cut.known);
+        let mut random = Random(seed() ^ (number as u64) << 32);
+        let mut seen = HashSet::new();
+        let mut tasks = Vec::new();
+        for family in self.families {
+            let rules = Rules::new(&self.record, *family, cut.call);
+            for masks in rules.masks(self.budget.masks, &mut random) {
+                for data in self.contents(*family, cut.call, &masks, &mut random) {
+                    let choice = Choice {
+                        family: *family,
+                        call: cut.call,
+                        masks: masks.clone(),
+                        data,
+                    };
+                    let mut key = Digest::default();
+                    (State::of(&self.record, &choice).key(), &known).hash(&mut key);
+                    let key = key.finish();
+                    if seen.insert(key) {
+                        tasks.push(Task {
+                            cut: number,
+                            choice,
+                            key,
+                        });
+                    }
+                }
+            }
+        }
+        tasks
+    }
+
+    /// Whether there is more on the disk than the state shows: what comes of that later is not known.
+    fn hides(&self, choice: &Choice) -> bool {
+        choice.data.iter().any(|(node, data)| {
+            let window = Window::new(&self.record, *node, choice.call);
+            window.is_some_and(|window| window.hides(*data))
         })
     }
 
-    fn recorded(&self, at: &Path, cut: usize, choice: &Choice) -> (Record, Vec<Cut<M>>) {
+    fn recorded(&self, worker: &mut Worker, cut: usize, choice: &Choice) -> (Record, Vec<Cut<M>>) {
         let cut = &self.cuts[cut];
-        fs::create_dir(at).unwrap();
-        let likenesses = State::of(&self.record, choice).build(at);
-        let recorder = Recorder::new(at, cut.known.clone(), likenesses.clone());
-        let checked =
-            rebooted(|| with(likenesses, || recorder.run(|| (self.check)(at, &cut.known))));
-        checked.unwrap();
-        fs::remove_dir_all(at).unwrap();
+        let state = State::of(&self.record, choice);
+        let likenesses = worker.bench.make(&state);
+        let _world = World::new(worker.dev, 1, state.key(), likenesses);
+        let recorder = Recorder::new(&worker.at, cut.known.clone());
+        recorder
+            .run(|| (self.check)(&worker.at, &cut.known))
+            .unwrap();
         recorder.take()
     }
 
-    fn look(&self, at: &Path, state: &State<'_>, cut: &Cut<M>) -> Result<(), String> {
-        fs::create_dir(at).unwrap();
-        let likenesses = state.build(at);
-        let check =
-            AssertUnwindSafe(|| rebooted(|| with(likenesses, || (self.check)(at, &cut.known))));
+    fn look(
+        &self,
+        worker: &mut Worker,
+        state: &State<'_>,
+        cut: &Cut<M>,
+        key: u64,
+        depth: u8,
+    ) -> Result<(), String> {
+        let likenesses = worker.bench.make(state);
+        if key.is_multiple_of(COMPARED) {
+            state.verify(&worker.at, &likenesses);
+        }
+        let world = World::new(worker.dev, depth, key, likenesses);
+        let check = AssertUnwindSafe(|| (self.check)(&worker.at, &cut.known));
         let checked = catch_unwind(check).unwrap_or_else(|panic| {
-            hook::set_likenesses(Likenesses::new());
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
             Err(format!("panicked: {}", text.unwrap_or("at something")))
         });
-        fs::remove_dir_all(at).unwrap();
+        drop(world);
         checked
     }
 
@@ -313,16 +423,17 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
     /// Gives back what was lost, one thing after the other, as long as the check fails.
     fn failed(
         &self,
-        at: &Path,
+        worker: &mut Worker,
         cut: usize,
         mut choice: Choice,
-        rules: &Rules<'_>,
         mut what: String,
         before: &str,
+        depth: u8,
     ) -> Failure {
-        let fails = |choice: &Choice| {
-            self.look(at, &State::of(&self.record, choice), &self.cuts[cut])
-                .err()
+        let rules = Rules::new(&self.record, choice.family, choice.call);
+        let mut fails = |choice: &Choice| {
+            let state = State::of(&self.record, choice);
+            self.look(worker, &state, &self.cuts[cut], 0, depth).err()
         };
         let mut again = true;
         while std::mem::take(&mut again) {
@@ -351,8 +462,13 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
         }
         let test = std::thread::current().name().unwrap_or("").to_owned();
         let line = self.line(cut, &choice);
+        let states = match scale() {
+            1 => String::new(),
+            times => format!("STEADFAST_STATES={times} "),
+        };
         Failure(format!(
-            "{}: {what}\nknown: {:?}\n{}\nagain: {AGAIN}='{before}{line}' cargo test --test power -- {test}",
+            "{}: {what}\nknown: {:?}\n{}\nagain: {states}{AGAIN}='{before}{line}' \
+             cargo test --test power -- {test}",
             self.name,
             self.cuts[cut].known,
             shown(&self.record, &choice),
@@ -394,7 +510,7 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
     }
 
     /// One state only.
-    fn again(&self, at: &Path, line: &str) -> Result<usize, Failure> {
+    fn again(&self, worker: &mut Worker, line: &str, depth: u8) -> Result<usize, Failure> {
         let (first, then) = match line.split_once(" then ") {
             Some((first, then)) => (first, Some(then)),
             None => (line, None),
@@ -402,30 +518,22 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
         let Some((cut, choice)) = self.parse(first) else {
             return Ok(0);
         };
-        let rules = Rules::new(&self.record, choice.family, choice.call);
         let Some(then) = then else {
             let state = State::of(&self.record, &choice);
-            let found = self.look(at, &state, &self.cuts[cut]);
+            let found = self.look(worker, &state, &self.cuts[cut], 0, depth + 1);
             return match found {
                 Ok(()) => Ok(1),
-                Err(what) => Err(self.failed(at, cut, choice, &rules, what, "")),
+                Err(what) => Err(self.failed(worker, cut, choice, what, "", depth + 1)),
             };
         };
-        let (record, cuts) = self.recorded(at, cut, &choice);
+        let (record, cuts) = self.recorded(worker, cut, &choice);
         let inner = Subject {
             record,
             cuts,
             ..*self
         };
-        rebooted(|| inner.again(at, then))
+        inner.again(worker, then, depth + 1)
     }
-}
-
-fn with<R>(likenesses: Likenesses, f: impl FnOnce() -> R) -> R {
-    let before = hook::set_likenesses(likenesses);
-    let value = f();
-    hook::set_likenesses(before);
-    value
 }
 
 /// Another sample with each number.
@@ -458,8 +566,15 @@ pub(crate) fn record<M: Clone + 'static, R>(
     let work = memory();
     let top: PathBuf = work.path().join("run");
     fs::create_dir(&top).unwrap();
-    before(&top);
-    let recorder = Recorder::new(&top, known, Likenesses::new());
+    let _world = World::new(
+        fs::metadata(&top).unwrap().dev(),
+        0,
+        seed(),
+        Likenesses::new(),
+    );
+    // So that what is there before has no times and numbers of its own either.
+    Recorder::new(&top, known.clone()).run(|| before(&top));
+    let recorder = Recorder::new(&top, known);
     let value = recorder.run(|| run(&top, &recorder));
     let (record, cuts) = recorder.take();
     (record, cuts, value, work)

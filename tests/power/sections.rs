@@ -67,7 +67,10 @@ fn prove(scene: &scenes::Scene, commit: bool) {
         ending: false,
     };
     let run = |top: &Path, recorder: &Recorder<Known>| {
-        let looked = || without_times_of_dirs(tree(top));
+        let looked = || {
+            recorder.look();
+            without_times_of_dirs(tree(top))
+        };
         let states = Rc::new(RefCell::new(vec![looked()]));
         let workspace = open(top).unwrap();
         let mut section = workspace.section(scene.name).unwrap();
