@@ -216,6 +216,19 @@ fn cold(depth: usize) -> Case {
                 one(w, &|| Ok(open().map(drop)?))
             })
         })
+        .with("cap-std", move |dir| {
+            let path = tree(dir, depth, false)?;
+            let dir = cap_std::fs::Dir::open_ambient_dir(dir, ambient_authority())?;
+            Ok(move |w: &mut Watch| one(w, &|| Ok(dir.open(&path).map(drop)?)))
+        })
+        .with("pathrs", move |dir| {
+            let path = tree(dir, depth, false)?;
+            let root = pathrs::Root::open(dir)?;
+            Ok(move |w: &mut Watch| {
+                let open = || root.open_subpath(&path, OpenFlags::O_RDONLY);
+                one(w, &|| Ok(open().map(drop)?))
+            })
+        })
         .with("std::fs, leads anywhere", move |dir| {
             let path = dir.join(tree(dir, depth, false)?);
             Ok(move |w: &mut Watch| one(w, &|| Ok(fs::File::open(&path).map(drop)?)))

@@ -117,6 +117,16 @@ fn by_threads(threads: usize) -> Case {
                 })
             })
         })
+        .with("fs-transaction", move |dir| {
+            let (_, names) = setup(dir)?;
+            let (dir, contents) = (dir.to_owned(), Contents::new());
+            Ok(move |w: &mut Watch| {
+                together(w, threads, |thread| {
+                    let name = names.get(thread..=thread).ok_or("no name")?;
+                    peers::fs_transaction(&dir, name, contents.next(), false)
+                })
+            })
+        })
         .with("SQLite", move |dir| {
             let (names, contents) = (peers::names(threads), Contents::new());
             // One connection and a lock: a connection for each thread spends its time asking again.
@@ -144,7 +154,7 @@ fn by_processes(count: usize) -> Case {
     let mut case = Case::new(id, title(count, "process"), COMMITS as u64)
         .untraced()
         .rounds(40);
-    for who in ["raw", "steadfast", "SQLite"] {
+    for who in ["raw", "steadfast", "fs-transaction", "SQLite"] {
         case = case.with(who, move |dir| {
             setup(dir)?;
             let dir = dir.to_owned();
@@ -217,6 +227,10 @@ pub(crate) fn worker(who: &str, dir: &Path, number: usize, commits: usize) -> Do
                 tx.write(&name, contents.next())?;
                 Ok(tx.commit().map(drop)?)
             })
+        }
+        "fs-transaction" => {
+            let dir = dir.to_owned();
+            Box::new(move || peers::fs_transaction(&dir, name, contents.next(), false))
         }
         _ => {
             let mut db = sqlite::open(dir)?;

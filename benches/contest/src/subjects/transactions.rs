@@ -1,7 +1,7 @@
 //! Many files as one.
 
 use super::size;
-use crate::harness::{Case, Watch, open};
+use crate::harness::{Case, Done, Watch, open};
 use crate::{peers, sqlite};
 use std::fs;
 use std::path::Path;
@@ -27,12 +27,31 @@ fn vary(bytes: &mut [u8]) {
     bytes.fill(next);
 }
 
-fn files(dir: &Path, count: usize, len: usize) -> crate::harness::Done<(Vec<String>, Vec<u8>)> {
+fn files(dir: &Path, count: usize, len: usize) -> Done<(Vec<String>, Vec<u8>)> {
     let (names, bytes) = (peers::names(count), vec![b'x'; len]);
     for name in &names {
         fs::write(dir.join(name), &bytes)?;
     }
     Ok((names, bytes))
+}
+
+/// What both are compared with: each file durably, for itself.
+fn one_by_one(
+    dir: &Path,
+    count: usize,
+    len: usize,
+) -> Done<impl FnMut(&mut Watch) -> Done + use<>> {
+    let at = open(dir)?;
+    let (names, mut bytes) = files(dir, count, len)?;
+    Ok(move |w: &mut Watch| {
+        vary(&mut bytes);
+        w.time(|| {
+            for name in &names {
+                replace_plain(&at, name, ".temporary", &bytes)?;
+            }
+            Ok(())
+        })
+    })
 }
 
 fn one(count: usize, len: usize) -> Case {
@@ -42,19 +61,7 @@ fn one(count: usize, len: usize) -> Case {
         size(len)
     );
     let case = Case::new(format!("transaction/{count}/{len}"), title, count as u64)
-        .with("raw, one by one", move |dir| {
-            let at = open(dir)?;
-            let (names, mut bytes) = files(dir, count, len)?;
-            Ok(move |w: &mut Watch| {
-                vary(&mut bytes);
-                w.time(|| {
-                    for name in &names {
-                        replace_plain(&at, name, ".temporary", &bytes)?;
-                    }
-                    Ok(())
-                })
-            })
-        })
+        .with("raw, one by one", move |dir| one_by_one(dir, count, len))
         .with("steadfast", move |dir| {
             let (names, mut bytes) = files(dir, count, len)?;
             let space = Workspace::open(&Root::open(dir)?)?;
@@ -129,19 +136,7 @@ fn stream(count: usize, len: usize) -> Case {
     Case::new(format!("stream/{count}/{len}"), title, count as u64)
         .untraced()
         .rounds(12)
-        .with("raw, one by one", move |dir| {
-            let at = open(dir)?;
-            let (names, mut bytes) = files(dir, count, len)?;
-            Ok(move |w: &mut Watch| {
-                vary(&mut bytes);
-                w.time(|| {
-                    for name in &names {
-                        replace_plain(&at, name, ".temporary", &bytes)?;
-                    }
-                    Ok(())
-                })
-            })
-        })
+        .with("raw, one by one", move |dir| one_by_one(dir, count, len))
         .with("steadfast", move |dir| {
             let (names, mut bytes) = files(dir, count, len)?;
             let space = Workspace::open(&Root::open(dir)?)?;

@@ -1,6 +1,7 @@
 //! Whole trees: copied, removed, synced.
 
 use crate::harness::{Case, Done, Watch, open};
+use cap_std::ambient_authority;
 use rustix::fs::{fsync, syncfs};
 use std::fs;
 use std::path::Path;
@@ -124,6 +125,21 @@ fn removals(entries: usize) -> Case {
                     let removed = root.remove_tree("tree", &RemoveOptions::new());
                     Ok(removed.map(drop)?)
                 })
+            })
+        })
+        .with("cap-std", move |dir| {
+            let dir = dir.to_owned();
+            let at = cap_std::fs::Dir::open_ambient_dir(&dir, ambient_authority())?;
+            Ok(move |w: &mut Watch| {
+                build(&dir.join("tree"), entries)?;
+                w.time(|| Ok(at.remove_dir_all("tree")?))
+            })
+        })
+        .with("pathrs", move |dir| {
+            let (root, dir) = (pathrs::Root::open(dir)?, dir.to_owned());
+            Ok(move |w: &mut Watch| {
+                build(&dir.join("tree"), entries)?;
+                w.time(|| Ok(root.remove_all("tree")?))
             })
         })
         .with("std::fs::remove_dir_all", move |dir| {
