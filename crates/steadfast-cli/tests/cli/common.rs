@@ -1,10 +1,11 @@
 //! Running the command and looking at what it said.
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Once, mpsc};
 use std::time::Duration;
 
 /// A fresh directory below `STEADFAST_TEST_DIR`, or below the system's place for temporary files.
@@ -114,8 +115,26 @@ pub(crate) fn run_with<S: AsRef<OsStr>>(
     ran
 }
 
+/// Children have every signal's default, also where this process was started with some ignored, as a shell
+/// starts what it puts in the background: what is handled here is at its default behind an exec. For this
+/// process an ignored signal is as before.
+fn heed_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+        let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+            if mask & (1 << (signal - 1)) != 0 {
+                signal_hook::flag::register(signal, Arc::default()).unwrap();
+            }
+        }
+    });
+}
+
 /// Starts a command with pipes all around.
 pub(crate) fn spawn(command: &mut Command) -> Child {
+    heed_signals();
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
