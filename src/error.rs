@@ -213,8 +213,30 @@ impl ErrorKind {
 
 /// A failed operation: what was tried, on which path, the errno, what state the disk is in, what to do next.
 ///
+/// Its text is one line with all of this. Only what the caller's own reader, closure or callback gave
+/// is not in it: that is the [`source`](std::error::Error::source), whose text a reporter that prints
+/// the chain (as `{:#}` of anyhow) puts after this one's.
+///
 /// It converts into [`std::io::Error`] with the matching kind and itself inside, so that
-/// [`Error::of`] finds it (and its errno) again.
+/// [`Error::of`] finds it (and its errno) again; the source stays the source.
+///
+/// ```
+/// use std::{error::Error as _, io};
+/// use steadfast::{ErrorKind, Root, publish::FileOptions};
+/// # let dir = tempfile::tempdir()?;
+/// let root = Root::open(dir.path())?;
+/// let failed = FileOptions::new().write_with(&root, "list", |_| Err(io::Error::other("no more lines")));
+///
+/// let error = failed.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Source);
+/// assert!(!error.to_string().contains("no more lines"));
+/// assert_eq!(error.source().unwrap().to_string(), "no more lines");
+///
+/// let error = io::Error::from(error);
+/// assert_eq!(steadfast::Error::of(&error).unwrap().kind(), ErrorKind::Source);
+/// assert_eq!(error.source().unwrap().to_string(), "no more lines");
+/// # Ok::<(), io::Error>(())
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -226,6 +248,9 @@ struct Inner {
     call: Option<&'static str>,
     errno: Option<Errno>,
     advice: Option<Cow<'static, str>>,
+    /// What this crate knows further: a part of the text.
+    detail: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// What the caller's own code gave: no part of the text.
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     left: Vec<PathBuf>,
 }
@@ -252,6 +277,7 @@ impl Error {
             call: None,
             errno: None,
             advice: None,
+            detail: None,
             source: None,
             left: Vec::new(),
         }))
@@ -296,6 +322,16 @@ impl Error {
         self
     }
 
+    /// What this crate knows further, as words or as a value of its own.
+    pub(crate) fn with_detail(
+        mut self,
+        detail: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// An error of the caller's own code.
     pub(crate) fn with_source(
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -307,6 +343,18 @@ impl Error {
     pub(crate) fn with_left(mut self, path: impl AsRef<OsStr>) -> Self {
         self.0.left.push(PathBuf::from(path.as_ref()));
         self
+    }
+
+    /// The same failure as another operation met it, with nothing changed. The detail is words in it.
+    pub(crate) fn met_by(&self, operation: &'static str) -> Self {
+        let mut error = Self::of_kind(operation, self.kind());
+        error.0.path.clone_from(&self.0.path);
+        error.0.call = self.0.call;
+        error.0.errno = self.0.errno;
+        match self.detail() {
+            Some(detail) => error.with_detail(detail.to_string()),
+            None => error,
+        }
     }
 
     /// The error of this crate inside an [`std::io::Error`] that one was converted into.
@@ -383,6 +431,16 @@ impl Error {
         self.0.advice.as_deref()
     }
 
+    /// What this crate knows further, as a value: such as a [`Damage`](crate::journal::Damage) or a lease's
+    /// [`Holder`](crate::lease::Holder), found by `downcast_ref`; else words.
+    ///
+    /// It is a part of the error's text already. What the caller's own reader, closure or callback gave is no
+    /// part of it, and is the [`source`](std::error::Error::source).
+    #[must_use]
+    pub fn detail(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+        self.0.detail.as_deref()
+    }
+
     /// Temporary names that could not be removed after the failure;
     /// [`sweep`](crate::publish::sweep) removes them later.
     #[must_use]
@@ -423,8 +481,8 @@ impl fmt::Display for Error {
             }
             None => f.write_str(e.kind.words())?,
         }
-        if let Some(source) = &e.source {
-            write!(f, ": {source}")?;
+        if let Some(detail) = &e.detail {
+            write!(f, ": {detail}")?;
         }
         write!(f, "; {}", e.state)?;
         for path in &e.left {
@@ -449,6 +507,7 @@ impl fmt::Debug for Error {
             .field("system_call", &e.call)
             .field("errno", &e.errno.map(|n| errno_name(n).unwrap_or("?")))
             .field("advice", &e.advice)
+            .field("detail", &e.detail)
             .field("source", &e.source)
             .field("left_behind", &e.left)
             .finish()
@@ -462,6 +521,18 @@ impl std::error::Error for Error {
             None => None,
         }
     }
+}
+
+/// An error with all its sources, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
 }
 
 impl From<Error> for std::io::Error {

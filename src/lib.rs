@@ -123,7 +123,8 @@
 //! # Errors
 //! [`Error`] says what was tried, on which path, the errno, and what state the disk is in ([`DiskState`]): an
 //! error after the rename is another matter than one before it. It converts into [`std::io::Error`] and can
-//! be found in it again ([`Error::of`]).
+//! be found in it again ([`Error::of`]). An error of the caller's own reader or closure is its
+//! [`source`](std::error::Error::source), and not repeated in its text.
 //!
 //! # What it does not do
 //! All of it is in `docs/limits.md`; first of all:

@@ -191,8 +191,9 @@ impl Serialize for crate::Error {
             .iter()
             .map(|p| Bytes::from(&**p))
             .collect();
-        let source = std::error::Error::source(self).map(ToString::to_string);
-        let mut object = to.serialize_struct("Error", 11)?;
+        let detail = self.detail().map(ToString::to_string);
+        let source = std::error::Error::source(self).map(crate::error::chain);
+        let mut object = to.serialize_struct("Error", 12)?;
         object.serialize_field("message", &self.to_string())?;
         object.serialize_field("operation", self.operation())?;
         object.serialize_field("kind", &self.kind())?;
@@ -201,6 +202,7 @@ impl Serialize for crate::Error {
         object.serialize_field("other_path", &self.other_path().map(Bytes::from))?;
         object.serialize_field("system_call", &self.system_call())?;
         object.serialize_field("errno", &self.errno().map(Named))?;
+        object.serialize_field("detail", &detail)?;
         object.serialize_field("source", &source)?;
         object.serialize_field("advice", &self.advice())?;
         object.serialize_field("left_behind", &left)?;

@@ -124,7 +124,7 @@ impl Claims {
         let fd = open_file(&self.dir)?;
         if identity(&fd)? != self.id {
             return Err(Error::of_kind(OPERATION, ErrorKind::Changed)
-                .with_source("the lock file was replaced")
+                .with_detail("the lock file was replaced")
                 .with_advice("everybody who uses this directory must open it anew"));
         }
         let mut claim = Claim {

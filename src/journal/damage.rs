@@ -26,7 +26,7 @@ pub enum DamageKind {
 
 /// Damage to a log: something that was durable cannot be read.
 ///
-/// It is the source ([`std::error::Error::source`]) of an error of kind [`ErrorKind::Corrupt`].
+/// It is the detail ([`crate::Error::detail`]) of an error of kind [`ErrorKind::Corrupt`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -85,6 +85,6 @@ impl Damage {
             Ok(name) => error.with_path(name),
             Err(_) => error,
         }
-        .with_source(self)
+        .with_detail(self)
     }
 }

@@ -488,14 +488,11 @@ pub(super) fn refusal(refused: Refused, op: &'static str) -> Error {
     } else {
         DiskState::Unchanged
     };
+    let error = Error::new(op, failure.call, failure.errno);
     let error = if earlier {
-        Error::of_kind(op, ErrorKind::Poisoned).with_source(Error::new(
-            "write the log",
-            failure.call,
-            failure.errno,
-        ))
+        error.with_kind(ErrorKind::Poisoned)
     } else {
-        Error::new(op, failure.call, failure.errno)
+        error
     };
     error
         .with_state(state)

@@ -84,7 +84,7 @@ impl LogOptions {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`]: it is open. [`ErrorKind::Corrupt`]: something that was durable cannot
-    /// be read; nothing was changed, the error's source is a [`Damage`](super::Damage), and
+    /// be read; nothing was changed, the error's detail is a [`Damage`](super::Damage), and
     /// [`inspect`](super::inspect) and [`repair`](super::repair) go on from there.
     /// [`ErrorKind::Unsupported`]: a later version's format. [`ErrorKind::NotFound`]: there is
     /// none, and none is to be created. Those of open(2), read(2), write(2) and fdatasync(2); if

@@ -169,7 +169,7 @@ impl Spot {
 
     pub(super) fn replaced(&self) -> Error {
         self.refuse(ErrorKind::Changed)
-            .with_source("the lease file was removed or replaced")
+            .with_detail("the lease file was removed or replaced")
             .with_advice("everybody who uses these leases must stop and open them anew")
     }
 
@@ -193,18 +193,18 @@ impl Spot {
         match bad {
             Bad::Damaged => self
                 .refuse(ErrorKind::Corrupt)
-                .with_source("the lease file holds no number that can be read")
+                .with_detail("the lease file holds no number that can be read")
                 .with_advice("choose a new name: no number of this one is sure to be higher"),
             Bad::Version(n) => self
                 .refuse(ErrorKind::Unsupported)
-                .with_source(format!("version {n} of the lease file is not known")),
+                .with_detail(format!("version {n} of the lease file is not known")),
         }
     }
 
     /// One slot cannot be read.
     pub(super) fn half(&self) -> Error {
         self.refuse(ErrorKind::Corrupt)
-            .with_source("one of the lease file's two records is damaged")
+            .with_detail("one of the lease file's two records is damaged")
             .with_advice("taking the lease repairs it, with a number that is surely higher")
     }
 

@@ -352,7 +352,7 @@ impl Timed {
 
 fn fenced(spot: &Spot, why: impl Into<String>) -> Error {
     spot.refuse(ErrorKind::Fenced)
-        .with_source(why.into())
+        .with_detail(why.into())
         .with_advice("stop what was done under it, and take it anew")
 }
 

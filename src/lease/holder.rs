@@ -19,7 +19,7 @@ pub enum LeaseMode {
     Ttl(Duration),
 }
 
-/// Who was granted a number, and when. It is the source of an error of kind
+/// Who was granted a number, and when. It is the detail of an error of kind
 /// [`Busy`](crate::ErrorKind::Busy).
 ///
 /// What it says is for people. Between the moments when the kernel's lock was taken and the record

@@ -189,7 +189,7 @@ impl Leases {
         let spot = Spot::new(&self.shared, name.as_ref(), "check fencing number")?;
         let refuse = |kind, current: String| {
             let error: Error = spot.refuse(kind);
-            Err(error.with_source(format!("it is {fence}, and the highest is {current}")))
+            Err(error.with_detail(format!("it is {fence}, and the highest is {current}")))
         };
         match number(&spot)? {
             Some(current) if current == fence => Ok(()),

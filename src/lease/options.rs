@@ -46,7 +46,7 @@ impl LeaseOptions {
     /// directories. With a [ttl](Self::ttl) there are about three times as many, and one sync.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy): somebody holds it; the error's source is a
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy): somebody holds it; the error's detail is a
     /// [`Holder`](super::Holder), if that is known. Somebody else's
     /// [`try_acquire`](Self::try_acquire), [`Lease::renew`] or [`Lease::guard`] under way can be
     /// the reason, too. A lease that was timed by another machine's clock stays busy until it has

@@ -119,7 +119,7 @@ fn holder(spot: &Spot) -> Option<Holder> {
 fn busy(error: Error, holder: Option<&Holder>) -> Error {
     let error = error.with_advice("wait, or try again later");
     match holder {
-        Some(holder) => error.with_source(holder.clone()),
+        Some(holder) => error.with_detail(holder.clone()),
         None => error,
     }
 }
@@ -176,7 +176,7 @@ fn announce(spot: &Spot, content: &Content, now: u64) -> Result<u64> {
         if watched(spot, content, fence, now) < 2 * ttl::nanos(TAKING) {
             let error = spot.refuse(ErrorKind::Busy);
             return Err(busy(
-                error.with_source("somebody is about to take it, or died while doing so"),
+                error.with_detail("somebody is about to take it, or died while doing so"),
                 None,
             ));
         }
@@ -255,7 +255,7 @@ fn unmark(spot: &Spot, content: &Content, fence: u64) {
 fn next(spot: &Spot, content: &Content) -> Result<u64> {
     content.next().ok_or_else(|| {
         spot.refuse(ErrorKind::Corrupt)
-            .with_source("the numbers are used up")
+            .with_detail("the numbers are used up")
     })
 }
 

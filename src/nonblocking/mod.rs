@@ -104,14 +104,17 @@ pub async fn run<T: Send + 'static>(
 }
 
 fn runtime() -> Result<Handle> {
-    Handle::try_current().map_err(|e| Error::of_kind(OP, ErrorKind::Unsupported).with_source(e))
+    Handle::try_current().map_err(|_| {
+        Error::of_kind(OP, ErrorKind::Unsupported)
+            .with_detail("this thread belongs to no tokio runtime")
+    })
 }
 
 /// The error of work that has no result; if it panicked the panic goes on here.
 fn not_done(error: JoinError) -> Error {
     match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
-        Err(error) => Error::of_kind(OP, ErrorKind::Cancelled).with_source(error),
+        Err(_) => Error::of_kind(OP, ErrorKind::Cancelled).with_detail("the runtime was shut down"),
     }
 }
 

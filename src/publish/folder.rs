@@ -360,6 +360,10 @@ impl PendingFolder<'_> {
     /// a failed sync. With [`DiskState::Published`] the new folder is visible: the parent could not be
     /// synced, or the old folder could not be moved to where it was to be kept. A replaced folder that
     /// cannot be removed is no error, but [`Note::Left`].
+    ///
+    /// # After a crash
+    /// The old folder is there or the new one, whole. What was staged, or was being removed, and stays, is
+    /// removed by [`sweep`](crate::publish::sweep).
     pub fn commit(self) -> Result<Receipt> {
         self.commit_unless(&mut || ControlFlow::Continue(()))
     }

@@ -452,7 +452,7 @@ pub(super) fn find_target<'r>(
         if symlink == SymlinkPolicy::Refuse {
             return Err(Error::of_kind(operation, ErrorKind::SymlinkLoop)
                 .with_path(path)
-                .with_source("the target is a symlink")
+                .with_detail("the target is a symlink")
                 .with_advice("choose: follow it, or replace the link itself"));
         }
         match sys::readlinkat(&found.dir, at) {

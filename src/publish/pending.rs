@@ -82,6 +82,10 @@ impl<'r> PendingFile<'r> {
     /// [`ErrorKind::NotFound`]), the target is a mount point ([`ErrorKind::Busy`]). With
     /// [`DiskState::Published`](crate::DiskState::Published) the new file is visible, but the directory
     /// could not be synced.
+    ///
+    /// # After a crash
+    /// The old file is there or the new one. A temporary that stays is removed by
+    /// [`sweep`](crate::publish::sweep).
     pub fn commit(self) -> Result<Receipt> {
         operation!("publish file", path = self.to.shown);
         let ready = self.prepare()?;
@@ -164,7 +168,7 @@ impl<'r> PendingFile<'r> {
 
     fn check_content(&self) -> Result<()> {
         let mismatch =
-            |text: String| Error::of_kind(REPLACE, ErrorKind::Mismatch).with_source(text);
+            |text: String| Error::of_kind(REPLACE, ErrorKind::Mismatch).with_detail(text);
         if let Some(want) = self.options.expect_len {
             let found = self.len()?;
             if found != want {

@@ -20,7 +20,7 @@ const OP: &str = "read what was given up";
 /// More than any of them is long.
 const LONGEST: usize = 16 << 20;
 
-/// What becomes of the new things that were to get a name and do not.
+/// What becomes of the new things that were to get a name and do not; and of what a section has put away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -29,9 +29,11 @@ const LONGEST: usize = 16 << 20;
 )]
 #[non_exhaustive]
 pub enum Abandon {
-    /// They are kept beside, and each is a conflict that can be resolved.
+    /// They are kept beside, and each is a conflict that can be resolved. What a section has put away is kept
+    /// under names that begin with `given-up-` and its number; it is no conflict.
     KeepOurs,
-    /// They are removed. What existed before the transaction never is.
+    /// They are removed. What existed before a transaction never is; of a section, what it has kept of the
+    /// state before is.
     Drop,
 }
 

@@ -61,7 +61,7 @@ impl Reads {
 
 /// Claims further paths for the transaction, and finishes first what a dead process has left there.
 pub(super) fn claim(tx: &mut Transaction<'_>, wants: Vec<Want>) -> Result<()> {
-    let workspace = tx.workspace;
+    let workspace = tx.workspace()?;
     workspace.ready()?;
     let claims = &workspace.state.claims;
     let wait = workspace.options.wait;
@@ -86,14 +86,14 @@ pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
         "commit transaction",
         label = String::from_utf8_lossy(&tx.label)
     );
-    tx.workspace.ready()?;
+    tx.workspace()?.ready()?;
     let draft = claimed_draft(&mut tx)?;
     commit_draft(tx, draft)
 }
 
 /// The second half of [`commit`]: what was drawn up is prepared, recorded, and done.
 pub(super) fn commit_draft(mut tx: Transaction<'_>, draft: Draft) -> Result<Receipt> {
-    let workspace = tx.workspace;
+    let workspace = tx.workspace()?;
     let (true, Some(claim)) = (!draft.is_empty(), tx.claim.take()) else {
         return Ok(Receipt {
             number: 0,
@@ -133,7 +133,7 @@ pub(super) fn claimed_draft(tx: &mut Transaction<'_>) -> Result<Draft> {
             .cloned()
             .collect();
         if missing.is_empty() {
-            tx.workspace.unblocked(&wants, tx.resolves.as_ref())?;
+            tx.workspace()?.unblocked(&wants, tx.resolves.as_ref())?;
             return Ok(view.into_draft());
         }
         if tx.claim.is_some() && !tx.held_by_caller {
@@ -160,7 +160,7 @@ fn is_claimed(tx: &Transaction<'_>, want: &Want) -> bool {
 
 /// The tree as it is now, with the conditions checked, and the operations run in it.
 fn look<'w>(tx: &Transaction<'w>) -> Result<View<'w>> {
-    let mut view = View::new(&tx.workspace.root)?;
+    let mut view = View::new(tx.root)?;
     for condition in &tx.conditions {
         check(tx, &mut view, condition)?;
     }
@@ -190,7 +190,7 @@ fn check(tx: &Transaction<'_>, view: &mut View<'_>, condition: &Condition) -> Re
         Condition::Version(path, version) => {
             // The path is claimed as one that was read.
             view.identity(path)?;
-            match version.is_current(&tx.workspace.root, path) {
+            match version.is_current(tx.root, path) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(changed(path, "it is not in the expected version")),
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -205,6 +205,6 @@ fn check(tx: &Transaction<'_>, view: &mut View<'_>, condition: &Condition) -> Re
 fn changed(path: &Path, what: &'static str) -> Error {
     Error::of_kind(OP, ErrorKind::Changed)
         .with_path(path)
-        .with_source(what)
+        .with_detail(what)
         .with_advice("look at it again, and decide anew")
 }

@@ -53,7 +53,7 @@ impl FromStr for ConflictId {
         });
         parsed.ok_or_else(|| {
             Error::of_kind(RESOLVE, ErrorKind::InvalidInput)
-                .with_source(format!("{text:?} does not name a conflict"))
+                .with_detail(format!("{text:?} does not name a conflict"))
                 .with_advice("they are named by two numbers, such as 12-0")
         })
     }
@@ -210,7 +210,7 @@ impl Conflict {
             return Ok(());
         }
         Err(Error::of_kind(READ, ErrorKind::Corrupt)
-            .with_source("it is not what was written under this name"))
+            .with_detail("it is not what was written under this name"))
     }
 
     fn file(&self) -> Result<Name> {
@@ -352,7 +352,7 @@ pub(super) fn unblocked(state: &State, wants: &[Want], resolved: Option<&Conflic
         if wants.iter().any(overlaps) {
             return Err(Error::of_kind("commit transaction", ErrorKind::Conflict)
                 .with_path(conflict.path())
-                .with_source(format!("conflict {} is not resolved", conflict.id))
+                .with_detail(format!("conflict {} is not resolved", conflict.id))
                 .with_advice("look at it, and resolve it: Workspace::resolve"));
         }
     }
@@ -381,7 +381,7 @@ impl Workspace {
         let all = list(&self.state)?;
         let Some(conflict) = all.into_iter().find(|c| c.id == id) else {
             return Err(Error::of_kind(RESOLVE, ErrorKind::NotFound)
-                .with_source(format!("there is no conflict {id}")));
+                .with_detail(format!("there is no conflict {id}")));
         };
         let number = match (resolution, &conflict.change) {
             (Resolution::KeepTheirs, _) => 0,
@@ -391,7 +391,7 @@ impl Workspace {
             (Resolution::SetAside(_), Some(_)) => {
                 return Err(Error::of_kind(RESOLVE, ErrorKind::InvalidInput)
                     .with_path(conflict.path())
-                    .with_source("ours is a change of what is there, not another thing")
+                    .with_detail("ours is a change of what is there, not another thing")
                     .with_advice("keep theirs, or ours"));
             }
         };
@@ -421,7 +421,7 @@ impl Workspace {
                 if !now.is_some_and(|now| now.is(ident)) {
                     return Err(Error::of_kind(RESOLVE, ErrorKind::Changed)
                         .with_path(path)
-                        .with_source("what was kept is gone, or is another thing")
+                        .with_detail("what was kept is gone, or is another thing")
                         .with_advice("keep theirs; or write the file anew after that"));
                 }
                 mapping.objects.push(Object::Kept {
@@ -504,7 +504,7 @@ impl Workspace {
             Set::Content { .. } => {
                 return Err(Error::of_kind(RESOLVE, ErrorKind::Unsupported)
                     .with_path(conflict.path())
-                    .with_source("ours is content that was to be written in place")
+                    .with_detail("ours is content that was to be written in place")
                     .with_advice(
                         "keep theirs, and write anew what is wanted: the content is in kept/",
                     ));

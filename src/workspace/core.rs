@@ -204,7 +204,7 @@ impl Workspace {
             let mut inner = self.lock();
             if !inner.in_doubt.is_empty() {
                 return Err(Error::of_kind(OP, ErrorKind::Poisoned)
-                    .with_source("a sync of the log has failed")
+                    .with_detail("a sync of the log has failed")
                     .with_advice("open the workspace again: that tells what is durable"));
             }
             std::mem::take(&mut inner.unfinished)
@@ -420,7 +420,7 @@ impl Workspace {
             Some(found) => Err(Error::of_kind(OP, ErrorKind::Conflict)
                 .with_path(std::ffi::OsStr::from_bytes(&found.path))
                 .with_state(DiskState::Committed)
-                .with_source("somebody else changed it at the same moment")
+                .with_detail("somebody else changed it at the same moment")
                 .with_advice(
                     "theirs stays and ours is kept; the rest is done. See Workspace::conflicts",
                 )),

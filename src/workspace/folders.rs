@@ -121,7 +121,7 @@ impl Workspace {
         if options.symlink == SymlinkPolicy::Follow {
             return Err(named(Error::of_kind(PUBLISH, ErrorKind::InvalidInput))
                 .with_other(to)
-                .with_source("a symlink at the target is not followed here")
+                .with_detail("a symlink at the target is not followed here")
                 .with_advice("name what it leads to"));
         }
         self.ready().map_err(named)?;
@@ -166,7 +166,7 @@ impl Workspace {
                     return Err(Error::of_kind(PUBLISH, ErrorKind::InvalidInput)
                         .with_path(from)
                         .with_other(to)
-                        .with_source("they are one and the same"));
+                        .with_detail("they are one and the same"));
                 }
                 Ok(draft) => return Ok((tx, draft)),
                 // The target may have come or gone before it was claimed.

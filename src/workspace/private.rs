@@ -3,7 +3,7 @@
 use super::ctx::Ctx;
 use super::draft::StagedFile;
 use crate::root::sync_names;
-use crate::sys::{self, AsFd, BorrowedFd, Errno, Mode, OFlags, OwnedFd};
+use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, Mode, OFlags, OwnedFd};
 use crate::tree::copy_content;
 use crate::{Dir, Error, ErrorKind, Name, Result};
 use std::io::Read;
@@ -40,6 +40,27 @@ pub(super) fn from_file(ctx: &mut Ctx<'_>, from: BorrowedFd<'_>) -> Result<Stage
         })
         .map_err(|e| e.with_operation(OP))?;
         Ok(copied.bytes)
+    })
+}
+
+/// What `reader` gives until its end.
+pub(super) fn in_memory(mut reader: impl Read) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    match reader.read_to_end(&mut out) {
+        Ok(_) => Ok(out),
+        Err(e) => Err(Error::of_kind(OP, ErrorKind::Source).with_source(e)),
+    }
+}
+
+/// An open file in the place of a private one that would have its content: for a plan, which only looks.
+pub(super) fn as_it_is(from: BorrowedFd<'_>) -> Result<StagedFile> {
+    let facts =
+        sys::statx(from, c"", AtFlags::EMPTY_PATH).map_err(|e| Error::new(OP, "statx", e))?;
+    Ok(StagedFile {
+        name: Name::new("-").map_err(|e| Error::new(OP, "openat", e))?,
+        fd: (from.try_clone_to_owned())
+            .map_err(|e| Error::new(OP, "fcntl", Errno::from_io_error(&e).unwrap_or(Errno::IO)))?,
+        len: facts.len(),
     })
 }
 
@@ -119,7 +140,7 @@ pub(super) fn read_all(fd: &OwnedFd, longest: usize) -> Result<Vec<u8>> {
         }
         if out.len() > longest {
             return Err(Error::of_kind(READ, ErrorKind::Corrupt)
-                .with_source(format!("it is longer than {longest} bytes")));
+                .with_detail(format!("it is longer than {longest} bytes")));
         }
     }
 }

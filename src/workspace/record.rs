@@ -217,23 +217,23 @@ pub(super) fn decode_start<T>(
 
 #[cold]
 pub(super) fn corrupt(what: Nonsense) -> Error {
-    Error::of_kind(OPERATION, ErrorKind::Corrupt).with_source(what)
+    Error::of_kind(OPERATION, ErrorKind::Corrupt).with_detail(what)
 }
 
 #[cold]
 fn corrupt_at(what: Nonsense, at: usize) -> Error {
-    Error::of_kind(OPERATION, ErrorKind::Corrupt).with_source(format!("byte {at}: {what}"))
+    Error::of_kind(OPERATION, ErrorKind::Corrupt).with_detail(format!("byte {at}: {what}"))
 }
 
 /// Says in which record it is, and what helps.
 #[cold]
 pub(super) fn in_record(error: Error, which: fmt::Arguments<'_>) -> Error {
-    let which = match std::error::Error::source(&error) {
+    let which = match error.detail() {
         Some(what) => format!("{which}: {what}"),
         None => which.to_string(),
     };
     let helps = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound);
-    let error = error.with_source(which);
+    let error = error.with_detail(which);
     if helps {
         error.with_advice("repair the workspace: that tells what is given up")
     } else {

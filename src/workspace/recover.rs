@@ -202,7 +202,7 @@ fn the_marked(
         }
         if start.elapsed() > DYING {
             return Err(Error::of_kind(OP, ErrorKind::Busy)
-                .with_source(format!(
+                .with_detail(format!(
                     "transaction {} was left half done, and its log is held still",
                     left[0].number
                 ))
@@ -352,7 +352,7 @@ fn settle(state: &State) -> Result<()> {
     let now = state.incarnation();
     if state.ledger.is_in_doubt(now)? {
         return Err(Error::of_kind(OP, ErrorKind::Poisoned)
-            .with_source("a sync of this file system has failed since it was mounted")
+            .with_detail("a sync of this file system has failed since it was mounted")
             .with_advice(ADVICE));
     }
     let last = state.ledger.last()?;

@@ -202,7 +202,7 @@ impl State {
                     let path = format!("{}/{index:08x}", Sub::Logs.path());
                     return Err(Error::of_kind(OP, ErrorKind::Changed)
                         .with_path(path)
-                        .with_source("this is a copy of a workspace that had unfinished work")
+                        .with_detail("this is a copy of a workspace that had unfinished work")
                         .with_advice(
                             "open the original, which finishes it, and copy again; or remove the \
                              copy's state folder, and look over what it holds",
@@ -249,7 +249,7 @@ pub(super) fn check(root: &Root, dir: &Dir) -> Result<Metadata> {
     let fail = |call| move |e| Error::new(OP, call, e).with_path(shown());
     let refuse = |kind, why: &'static str, advice: &'static str| {
         let error = Error::of_kind(OP, kind).with_path(shown());
-        Err(error.with_source(why).with_advice(advice))
+        Err(error.with_detail(why).with_advice(advice))
     };
     let facts = sys::statx(dir, c"", AtFlags::EMPTY_PATH).map_err(fail("statx"))?;
     let above = sys::statx(root, c"", AtFlags::EMPTY_PATH).map_err(fail("statx"))?;

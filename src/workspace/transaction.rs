@@ -11,7 +11,7 @@ use super::view::{Content, View};
 use crate::claim::{Claim, ClaimPath, Want};
 use crate::publish::Version;
 use crate::sys::{AsFd, Mode};
-use crate::{Name, Result};
+use crate::{Error, ErrorKind, Name, Result, Root};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -45,7 +45,9 @@ pub(super) enum Condition {
 #[derive(Debug)]
 #[must_use = "nothing happens before commit()"]
 pub struct Transaction<'w> {
-    pub(super) workspace: &'w Workspace,
+    /// `None`: it is only to be planned.
+    workspace: Option<&'w Workspace>,
+    pub(super) root: &'w Root,
     pub(super) ops: Vec<Op>,
     pub(super) conditions: Vec<Condition>,
     pub(super) claim: Option<Claim>,
@@ -74,8 +76,35 @@ pub struct Savepoint {
 
 impl<'w> Transaction<'w> {
     pub(super) fn new(workspace: &'w Workspace) -> Self {
+        Self::with(&workspace.root, Some(workspace))
+    }
+
+    /// A transaction beneath `root` that can be [planned](Self::plan) and not committed. Nothing is changed,
+    /// no lock is taken, and no workspace is needed or made. It is planned from what is there: where there
+    /// is a workspace, what dead processes have left in it is not finished first, and paths that others have
+    /// claimed, or that wait for [`Workspace::resolve`], do not stand against it.
+    ///
+    /// Contents from memory and from readers stay in memory; a file to be copied is not read.
+    ///
+    /// ```
+    /// use steadfast::{Root, workspace::Transaction};
+    /// # let dir = tempfile::tempdir()?;
+    /// let root = Root::open(dir.path())?;
+    /// let mut tx = Transaction::to_plan(&root);
+    /// tx.create_dir("conf");
+    /// tx.write("conf/a", "1")?;
+    /// assert_eq!(tx.plan()?.steps.len(), 2);
+    /// assert!(std::fs::read_dir(dir.path())?.next().is_none());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn to_plan(root: &'w Root) -> Self {
+        Self::with(root, None)
+    }
+
+    fn with(root: &'w Root, workspace: Option<&'w Workspace>) -> Self {
         Self {
             workspace,
+            root,
             ops: Vec::new(),
             conditions: Vec::new(),
             claim: None,
@@ -84,7 +113,7 @@ impl<'w> Transaction<'w> {
             label: Vec::new(),
             reads: super::commit::Reads::default(),
             files: Vec::new(),
-            index: workspace.writer.index,
+            index: workspace.map_or(0, |w| w.writer.index),
             resolves: None,
             view: None,
         }
@@ -136,8 +165,13 @@ impl<'w> Transaction<'w> {
     /// # Errors
     /// As [`write`](Self::write); [`ErrorKind::Source`](crate::ErrorKind::Source) if the reader fails.
     pub fn write_from(&mut self, path: impl AsRef<Path>, reader: impl Read) -> Result<()> {
-        let staged = self.workspace.stage_reader(self.index, reader)?;
-        let source = self.file(staged);
+        let source = match self.workspace {
+            Some(workspace) => {
+                let staged = workspace.stage_reader(self.index, reader)?;
+                self.file(staged)
+            }
+            None => Source::Bytes(private::in_memory(reader)?.into()),
+        };
         self.push_write(path.as_ref(), source, AttrRequest::default(), false);
         Ok(())
     }
@@ -148,8 +182,13 @@ impl<'w> Transaction<'w> {
     /// # Errors
     /// As [`write`](Self::write), and those of reading `from`.
     pub fn write_copy(&mut self, path: impl AsRef<Path>, from: impl AsFd) -> Result<()> {
-        let staged = self.workspace.stage_copy(self.index, from.as_fd())?;
-        let source = self.file(staged);
+        let source = match self.workspace {
+            Some(workspace) => {
+                let staged = workspace.stage_copy(self.index, from.as_fd())?;
+                self.file(staged)
+            }
+            None => Source::File(Arc::new(private::as_it_is(from.as_fd())?)),
+        };
         self.push_write(path.as_ref(), source, AttrRequest::default(), false);
         Ok(())
     }
@@ -296,7 +335,8 @@ impl<'w> Transaction<'w> {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy): somebody else had it all the time. Those of finishing
-    /// a dead process's work.
+    /// a dead process's work. [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): it is only
+    /// [to be planned](Self::to_plan).
     pub fn claim<P: AsRef<Path>>(&mut self, paths: impl IntoIterator<Item = P>) -> Result<()> {
         let wants = paths
             .into_iter()
@@ -382,7 +422,8 @@ impl<'w> Transaction<'w> {
     /// [`ErrorKind::Changed`](crate::ErrorKind::Changed) (a condition, or something that was read),
     /// [`Busy`](crate::ErrorKind::Busy) (others hold a claim), [`Conflict`](crate::ErrorKind::Conflict)
     /// (a path waits for [`Workspace::resolve`]), and what the single operations give: `ENOENT`, `EEXIST`,
-    /// `ENOSPC`, `EDQUOT`, `EACCES` and so on.
+    /// `ENOSPC`, `EDQUOT`, `EACCES` and so on; [`Unsupported`](crate::ErrorKind::Unsupported) if it is only
+    /// [to be planned](Self::to_plan).
     ///
     /// With [`DiskState::Committed`](crate::DiskState::Committed): it is decided and recorded, but a name
     /// could not be changed yet. It is tried again by [`Workspace::recover`], at close, and by the next
@@ -398,7 +439,7 @@ impl<'w> Transaction<'w> {
     fn look<T>(&mut self, f: impl FnOnce(&mut View<'w>) -> Result<T>) -> Result<T> {
         let (mut view, done) = match self.view.take() {
             Some(view) => view,
-            None => (View::new(&self.workspace.root)?, 0),
+            None => (View::new(self.root)?, 0),
         };
         for op in self.ops.get(done..).unwrap_or_default() {
             view.run(op)?;
@@ -409,17 +450,27 @@ impl<'w> Transaction<'w> {
         answer
     }
 
+    /// The workspace that it is to be committed in.
+    pub(super) fn workspace(&self) -> Result<&'w Workspace> {
+        self.workspace.ok_or_else(|| {
+            Error::of_kind("commit transaction", ErrorKind::Unsupported)
+                .with_detail("it was begun only to be planned")
+                .with_advice("begin one in a workspace")
+        })
+    }
+
     fn file(&mut self, staged: StagedFile) -> Source {
         self.files.push(staged.name.clone());
         Source::File(Arc::new(staged))
     }
 
     fn source(&mut self, content: &[u8]) -> Result<Source> {
-        if content.len() <= IN_MEMORY {
-            Ok(Source::Bytes(Arc::from(content)))
-        } else {
-            let staged = self.workspace.stage_reader(self.index, content)?;
-            Ok(self.file(staged))
+        match self.workspace {
+            Some(workspace) if content.len() > IN_MEMORY => {
+                let staged = workspace.stage_reader(self.index, content)?;
+                Ok(self.file(staged))
+            }
+            _ => Ok(Source::Bytes(Arc::from(content))),
         }
     }
 
@@ -462,6 +513,8 @@ impl<'w> Transaction<'w> {
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         // What cannot be removed is litter with its owner's number on it.
-        self.workspace.discard(&self.files);
+        if let Some(workspace) = self.workspace {
+            workspace.discard(&self.files);
+        }
     }
 }

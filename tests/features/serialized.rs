@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, UNIX_EPOCH};
-use steadfast::publish::{FileOptions, SweepOptions, Target, sweep};
+use steadfast::publish::{FileOptions, PendingFile, SweepOptions, Target, sweep};
 use steadfast::root::Capabilities;
 use steadfast::workspace::{Workspace, status};
 use steadfast::{Root, tree};
@@ -55,12 +55,27 @@ fn an_error() {
         ("system_call", json!("statx")),
         ("errno", json!("ENOENT")),
         ("left_behind", json!([])),
+        ("detail", json!(null)),
+        ("source", json!(null)),
     ];
     for (key, wanted) in expected {
         assert_eq!(error[key], wanted, "{key} of {error}");
     }
     let message = error["message"].as_str().unwrap();
     assert!(message.starts_with("cannot publish file"), "{message}");
+    // What we know further is in the message; what the caller's code gave is not.
+    let options = FileOptions::new().expect_len(3);
+    let error = value(&options.write(&root, "x", "").unwrap_err());
+    let detail = error["detail"].as_str().unwrap();
+    assert!(error["message"].as_str().unwrap().contains(detail));
+    assert_eq!(error["source"], json!(null));
+    let fails = |_: &mut PendingFile<'_>| Err(std::io::Error::other("no more"));
+    let options = FileOptions::new();
+    let error = value(&options.write_with(&root, "x", fails).unwrap_err());
+    assert_eq!(
+        (&error["detail"], &error["source"]),
+        (&json!(null), &json!("no more"))
+    );
 }
 
 #[test]

@@ -94,8 +94,8 @@ fn look(path: &Path) -> Inspection {
 
 fn damage_in(error: &Error) -> Damage {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    let source = std::error::Error::source(error).unwrap();
-    source.downcast_ref::<Damage>().unwrap().clone()
+    let detail = error.detail().unwrap();
+    detail.downcast_ref::<Damage>().unwrap().clone()
 }
 
 /// Opening says the same as looking; after a repair the log opens, with what stood before, and goes on.

@@ -38,6 +38,9 @@ fn a_log_that_failed_once_makes_no_call_again() {
             log.release(first.last).map(drop).unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::Poisoned, "{error}");
+            // It says what had failed, and is no chain.
+            assert_eq!(error.errno(), failed.errno(), "{error}");
+            assert!(std::error::Error::source(&error).is_none(), "{error:?}");
         }
         assert_eq!(log.last(), last, "something was added");
     });

@@ -58,8 +58,7 @@ fn who_is_in_the_way_is_named() {
     let error = leases.try_acquire("a").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     assert_eq!(error.path().unwrap(), "a");
-    let source = std::error::Error::source(&error).unwrap();
-    let holder = source.downcast_ref::<Holder>().unwrap();
+    let holder = error.detail().unwrap().downcast_ref::<Holder>().unwrap();
     assert_eq!(holder.pid(), std::process::id());
     assert_eq!(holder.label(), b"deploy \"x\"");
     assert_eq!(

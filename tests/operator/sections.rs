@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use steadfast::ErrorKind;
 use steadfast::journal::{LogOptions, Record};
-use steadfast::workspace::{Abandon, abandon, explain, repair, status};
+use steadfast::workspace::{Abandon, PruneOptions, abandon, explain, prune, repair, status};
 
 const ITEM: u16 = 20;
 const NAMES: [&str; 4] = ["a", "c", "d", "e"];
@@ -205,4 +205,44 @@ fn what_a_section_removed_is_kept_when_it_is_given_up() {
     kept.sort();
     assert_eq!(kept, ["old a", "old e"], "{gone}");
     assert_eq!(texts(tmp.path(), &NAMES), WORKED);
+}
+
+/// What is kept of a section is removed when that is asked for, and not before the section is given up.
+#[test]
+fn what_is_kept_of_it_can_be_pruned() {
+    let tmp = dir();
+    prepare(tmp.path());
+    assert!(!run("section", tmp.path(), ""));
+    let at = root(tmp.path());
+    let number = status(&at).unwrap().sections[0].number;
+    let everything = PruneOptions::new().set_aside(true);
+    let would = || prune(&at, &everything.clone().dry_run(true)).unwrap();
+    // As who gives it up leaves it, killed in the middle: a name is changed, and the section is not over.
+    let kept = tmp.path().join(".steadfast/kept");
+    let image = fs::read_dir(&kept).unwrap().next().unwrap().unwrap();
+    let name = image.file_name().into_string().unwrap();
+    let renamed = kept.join(format!("given-up-{number}-{name}"));
+    fs::rename(image.path(), &renamed).unwrap();
+    // Of no section, and of no sort.
+    let others = ["given-up-x", "given-up-7-mine"].map(|name| kept.join(name));
+    others.iter().for_each(|path| fs::write(path, "").unwrap());
+    assert!(would().set_aside.is_empty(), "{}", would());
+    assert!(renamed.exists());
+
+    let gone = abandon(&at, number, Abandon::KeepOurs).unwrap();
+    let mut all: Vec<_> = gone.given_up.iter().map(|step| step.path.clone()).collect();
+    all.sort();
+    assert_eq!(all.len(), 2, "{gone}");
+    let mut listed = would().set_aside;
+    listed.sort();
+    assert_eq!(listed, all);
+    // Not without being asked for.
+    let done = prune(&at, &PruneOptions::new()).unwrap();
+    assert!(done.set_aside.is_empty(), "{done}");
+    assert!(all.iter().all(|path| tmp.path().join(path).exists()));
+    let done = prune(&at, &everything).unwrap();
+    assert_eq!(done.set_aside.len(), 2, "{done}");
+    assert!(all.iter().all(|path| !tmp.path().join(path).exists()));
+    assert!(others.iter().all(|path| path.exists()));
+    assert!(prune(&at, &everything).unwrap().is_empty());
 }

@@ -5,6 +5,7 @@
 mod common;
 
 mod batch;
+mod errors;
 mod existing;
 mod file;
 mod folder;

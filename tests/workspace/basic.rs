@@ -6,11 +6,43 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use steadfast::publish::{Note, Version};
 use steadfast::sys::{self, Errno, XattrFlags, hook};
-use steadfast::workspace::{Workspace, WorkspaceOptions};
+use steadfast::workspace::{Transaction, Workspace, WorkspaceOptions};
 use steadfast::{DiskState, ErrorKind, Root};
 
 fn open(dir: &Path) -> Workspace {
     Workspace::open(&Root::open(dir).unwrap()).unwrap()
+}
+
+#[test]
+fn contents_of_any_source_can_be_planned() {
+    let dir = crate::dir();
+    let root = Root::open(dir.path()).unwrap();
+    fs::write(dir.path().join("from"), vec![b'f'; 50_000]).unwrap();
+    let file = fs::File::open(dir.path().join("from")).unwrap();
+    let mut tx = Transaction::to_plan(&root);
+    tx.write("bytes", vec![b'b'; 40_000]).unwrap();
+    tx.write_from("reader", &vec![b'r'; 30_000][..]).unwrap();
+    tx.write_copy("copy", &file).unwrap();
+    tx.append("copy", "more").unwrap();
+    assert_eq!(tx.read("copy").unwrap().len(), 50_004);
+    let told = tx.plan().unwrap().to_string();
+    for (name, len) in [("bytes", 40_000), ("reader", 30_000), ("copy", 50_004)] {
+        let line = format!("create {name} (file, {len} bytes)");
+        assert!(told.lines().any(|l| l == line), "{line}: {told}");
+    }
+    let error = tx.claim(["bytes"]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    struct Fails;
+    impl std::io::Read for Fails {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("no more"))
+        }
+    }
+    let error = tx.write_from("reader", Fails).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Source, "{error}");
+    drop(tx);
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 #[test]
@@ -19,11 +51,23 @@ fn every_script_gives_what_it_says() {
     for script in crate::scripts::all() {
         let dir = tempfile::tempdir_in(top.path()).unwrap();
         (script.before)(dir.path());
+        // Planned without a workspace, which changes nothing.
+        let root = Root::open(dir.path()).unwrap();
+        let before = tree(dir.path());
+        let mut tx = Transaction::to_plan(&root);
+        (script.run)(&mut tx).unwrap();
+        let beforehand = tx.plan().unwrap_or_else(|e| panic!("{}: {e}", script.name));
+        let error = tx.commit().unwrap_err();
+        let told = (error.kind(), error.disk_state());
+        assert_eq!(told, (ErrorKind::Unsupported, DiskState::Unchanged));
+        assert!(tree(dir.path()) == before, "{}", script.name);
+        assert!(!dir.path().join(".steadfast").exists(), "{}", script.name);
         let workspace = open(dir.path());
         let mut tx = workspace.begin();
         (script.run)(&mut tx).unwrap();
         let planned = tx.plan().unwrap_or_else(|e| panic!("{}: {e}", script.name));
         assert!(!planned.steps.is_empty(), "{}", script.name);
+        assert_eq!(planned, beforehand, "{}", script.name);
         let receipt = tx
             .commit()
             .unwrap_or_else(|e| panic!("{}: {e}", script.name));

@@ -162,13 +162,13 @@ pub(crate) enum Command {
     /// Show the state of a workspace: writers, open work, conflicts
     ///
     /// Only looks: nothing is locked, recovered or changed. With NUMBER it explains what that
-    /// transaction does, step by step.
+    /// transaction or section does, step by step.
     Status(StatusArgs),
 
     /// List the records of the workspace's logs
     Log(LogArgs),
 
-    /// Explain step by step what a transaction does, or did
+    /// Explain what a transaction or section does, step by step
     Explain(ExplainArgs),
 
     /// Finish or take back what killed processes left
@@ -179,11 +179,14 @@ pub(crate) enum Command {
     /// resolve-conflict.
     Recover(RecoverArgs),
 
-    /// Give up a transaction that cannot be finished
+    /// Give up a transaction or section that cannot be finished
     ///
-    /// What is done of it stays done; what is not is never done, so that DIR is left with a part of it.
-    /// 'explain' tells beforehand what that is. For when recover fails again and again. What the
+    /// What is done of a transaction stays done; what is not is never done, so that DIR is left with a part
+    /// of it. 'explain' tells beforehand what that is. For when recover fails again and again. What the
     /// transaction was to put there is kept, as conflicts that can be resolved.
+    ///
+    /// Of a section nothing is put back. What was there before it is kept in .steadfast, under names that
+    /// begin with given-up, until 'prune --set-aside'.
     Abandon(AbandonArgs),
 
     /// Make a damaged workspace one that can be opened

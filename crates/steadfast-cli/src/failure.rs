@@ -111,8 +111,8 @@ impl Failure {
                 let name = signals::name(n);
                 format!("cannot {}{path}: interrupted by {name}", error.operation())
             }
-            (None, Some((message, _))) => message.to_owned(),
-            (None, None) => full,
+            (None, Some((message, _))) => with_sources(message, &error),
+            (None, None) => with_sources(&full, &error),
         };
         let mut hints = vec![("state", error.disk_state().to_string())];
         for path in error.left_behind() {
@@ -230,6 +230,17 @@ impl Failure {
 /// Whether an error of this kind is what a signal makes of the work.
 pub(crate) fn stoppable(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Cancelled | ErrorKind::Source)
+}
+
+/// A text, and after it the texts of what the error came from.
+fn with_sources(text: &str, error: &dyn std::error::Error) -> String {
+    let mut text = text.to_owned();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(&format!(": {source}"));
+        next = source.source();
+    }
+    text
 }
 
 /// Puts the user's spelling in the place of paths beneath a root.

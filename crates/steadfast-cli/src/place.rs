@@ -96,7 +96,23 @@ impl Place {
     pub(crate) fn fail(&self, error: steadfast::Error, others: &[&Self]) -> Failure {
         let mut places = vec![self];
         places.extend(others);
-        Failure::of(error, &places)
+        let refused = matches!(
+            error.kind(),
+            ErrorKind::Busy | ErrorKind::InvalidInput | ErrorKind::IsADirectory
+        );
+        let nameless = refused && places.iter().any(|place| place.is_nameless());
+        let mut failure = Failure::of(error, &places);
+        if nameless {
+            // That of the library is for what has a name.
+            failure.hints.retain(|(label, _)| *label != "advice");
+            failure.advise("'/', '.' and '..' are no names: give a path that ends in one");
+        }
+        failure
+    }
+
+    fn is_nameless(&self) -> bool {
+        let path = self.path.as_os_str().as_bytes();
+        matches!(&path[last_start(path)..], b"" | b"." | b"..")
     }
 }
 

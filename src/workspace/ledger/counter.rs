@@ -27,7 +27,7 @@ impl Ledger {
         self.count(|now| match now.map(|n| n.checked_add(1)) {
             Some(Some(next)) => Ok(next),
             Some(None) => Err(Error::of_kind("draw a number", ErrorKind::Unsupported)
-                .with_source("all numbers have been given out")),
+                .with_detail("all numbers have been given out")),
             None => Err(damaged()),
         })
     }
@@ -63,6 +63,6 @@ impl Ledger {
 fn damaged() -> Error {
     Error::of_kind("draw a number", ErrorKind::Corrupt)
         .with_path(shown())
-        .with_source("the counter is damaged")
+        .with_detail("the counter is damaged")
         .with_advice("open the workspace anew, when nobody else has it open")
 }

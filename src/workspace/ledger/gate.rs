@@ -44,7 +44,7 @@ impl Ledger {
             if left.is_zero() {
                 return Err(
                     crate::Error::of_kind("begin a transaction", ErrorKind::Busy)
-                        .with_source("the workspace is being checkpointed or recovered")
+                        .with_detail("the workspace is being checkpointed or recovered")
                         .with_advice("try again later"),
                 );
             }

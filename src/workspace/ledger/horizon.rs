@@ -111,6 +111,6 @@ impl Ledger {
 fn damaged() -> Error {
     Error::of_kind(OP, ErrorKind::Corrupt)
         .with_path(shown())
-        .with_source("both copies of the horizon are damaged")
+        .with_detail("both copies of the horizon are damaged")
         .with_advice(ADVICE)
 }

@@ -127,7 +127,7 @@ impl Ledger {
             return Ok(Mark { entry });
         }
         Err(Error::of_kind(OP, ErrorKind::Busy)
-            .with_source("256 transactions are under way, or were left half done")
+            .with_detail("256 transactions are under way, or were left half done")
             .with_advice("try again; if nobody else is at work, open the workspace anew"))
     }
 

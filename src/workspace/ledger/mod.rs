@@ -130,7 +130,7 @@ impl Ledger {
                 Ok(0) => {
                     let error = Error::of_kind(OP, ErrorKind::Corrupt).with_path(shown());
                     return Err(error
-                        .with_source("the file is too short")
+                        .with_detail("the file is too short")
                         .with_advice(horizon::ADVICE));
                 }
                 Ok(n) => done += n,
@@ -154,7 +154,7 @@ impl Ledger {
     fn moment(&self, byte: u64) -> Result<Moment<'_>> {
         if self.process != std::process::id() {
             return Err(Error::of_kind("use workspace", ErrorKind::Unsupported)
-                .with_source("it was opened by the process that this one was forked from")
+                .with_detail("it was opened by the process that this one was forked from")
                 .with_advice("open the workspace anew"));
         }
         let range = LockRange::new(byte, 1).ok_or_else(|| fail("fcntl", Errno::OVERFLOW))?;

@@ -75,7 +75,7 @@ pub fn abandon(root: &Root, number: u64, how: Abandon) -> Result<Abandoned> {
     let state = State::open(root, false).map_err(|e| e.with_operation(OP))?;
     if state.is_copy() {
         return Err(Error::of_kind(OP, ErrorKind::Changed)
-            .with_source("this is a copy of a workspace: its work belongs to the original"));
+            .with_detail("this is a copy of a workspace: its work belongs to the original"));
     }
     let _alone = state.ledger.recovery_lock(WAIT)?;
     let dead = writers::open_dead(&state)?;
@@ -100,7 +100,7 @@ pub fn abandon(root: &Root, number: u64, how: Abandon) -> Result<Abandoned> {
         .max_by_key(|c| c.number)
     {
         return Err(Error::of_kind(OP, ErrorKind::Conflict)
-            .with_source(format!("transaction {} builds on it", later.number))
+            .with_detail(format!("transaction {} builds on it", later.number))
             .with_advice(format!("abandon {} first", later.number)));
     }
     let folders = Folders {
@@ -142,9 +142,7 @@ fn find(state: &State, dead: &[DeadLog], number: u64) -> Result<(Commit, Vec<Com
         let (_, found) = match &log.log {
             Ok(log) => log,
             Err(e) => {
-                return Err(Error::of_kind(OP, e.kind())
-                    .with_source(e.to_string())
-                    .with_advice("repair the workspace first"));
+                return Err(e.met_by(OP).with_advice("repair the workspace first"));
             }
         };
         for entry in &found.records {
@@ -182,7 +180,7 @@ fn why_not(state: &State, dead: &[DeadLog], number: u64) -> Result<Error> {
         let live = live && !dead.iter().any(|d| d.index == index);
         if live && found.records.iter().any(own) {
             return Ok(Error::of_kind(OP, ErrorKind::Busy)
-                .with_source(format!(
+                .with_detail(format!(
                     "the process with log {index} lives, and works on it"
                 ))
                 .with_advice("end that process first"));

@@ -112,7 +112,7 @@ pub fn explain(root: &Root, number: u64) -> Result<Explanation> {
 
 pub(super) fn not_found(op: &'static str, number: u64) -> Error {
     Error::of_kind(op, ErrorKind::NotFound)
-        .with_source(format!("no log has a transaction or section {number}"))
+        .with_detail(format!("no log has a transaction or section {number}"))
         .with_advice("it is settled, or never was; status lists what is not settled")
 }
 

@@ -8,6 +8,7 @@ use crate::root::{Dir, sync_names};
 use crate::sys::{self, AsFd, AtFlags, Errno, RenameFlags};
 use crate::tree::{self, RemoveOptions};
 use crate::workspace::identity::Ident;
+use crate::workspace::section::{self, Story};
 use crate::workspace::state::{self, Sub};
 use crate::workspace::{Workspace, WorkspaceOptions, abandoned, writers};
 use crate::{Error, ErrorKind, Name, Result, Root};
@@ -40,7 +41,7 @@ impl Default for PruneOptions {
 
 impl PruneOptions {
     /// Litter of dead processes, and closed empty logs beyond four. No keys, and nothing that a repair
-    /// has set aside.
+    /// has set aside, or that is kept of a section that was given up.
     pub fn new() -> Self {
         Self::default()
     }
@@ -64,7 +65,8 @@ impl PruneOptions {
         self
     }
 
-    /// Also what repairs have set aside: for good.
+    /// Also what repairs have set aside (`damaged-...`), and what sections that were given up have put away
+    /// before (`given-up-NUMBER-...`): for good.
     pub fn set_aside(mut self, yes: bool) -> Self {
         self.set_aside = yes;
         self
@@ -83,7 +85,7 @@ pub struct Pruned {
     pub logs: Vec<u32>,
     /// How many idempotency keys.
     pub keys: u64,
-    /// What repairs had set aside, beneath the root.
+    /// What repairs had set aside, and what was kept of sections that were given up, beneath the root.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::paths"))]
     pub set_aside: Vec<PathBuf>,
     /// The length of the files among all these, in bytes.
@@ -249,16 +251,35 @@ impl Work<'_> {
                 folders.push((super::look::log_path(seen.index), Some(dir)));
             }
         }
+        let open = self.open_sections()?;
         for (path, dir) in folders {
             let Some(dir) = dir else { continue };
             for name in names_in(&dir, OP)? {
-                if name.as_bytes().starts_with(ASIDE) {
+                let of = section::given_up(&name);
+                let kept = of.zip(open.as_ref());
+                let kept = kept.is_some_and(|(number, open)| !open.contains(&number));
+                if kept || name.as_bytes().starts_with(ASIDE) {
                     let path = path.join(&name);
                     self.remove(&dir, &name, path, |out, path| out.set_aside.push(path))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Sections that are not over. What one has put away has another name already when somebody was killed
+    /// in the middle of giving it up. `None`: a log cannot be read, and may have one.
+    fn open_sections(&self) -> Result<Option<BTreeSet<u64>>> {
+        let mut open = BTreeSet::new();
+        for seen in self.look.logs()? {
+            let Ok(log) = seen.log else { return Ok(None) };
+            for (number, story) in Story::each(&log.records) {
+                if !story.is_ok_and(|story| story.is_over()) {
+                    open.insert(number);
+                }
+            }
+        }
+        Ok(Some(open))
     }
 
     /// Keys that are old enough.

@@ -240,7 +240,7 @@ impl Work<'_> {
             if live {
                 return Err(Error::of_kind(OP, ErrorKind::Busy)
                     .with_path(log_path(seen.index))
-                    .with_source("the ledger is damaged, and a process that uses it lives")
+                    .with_detail("the ledger is damaged, and a process that uses it lives")
                     .with_advice("end that process, then repair"));
             }
         }

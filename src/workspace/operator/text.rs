@@ -326,7 +326,7 @@ impl fmt::Display for Pruned {
         if self.keys > 0 {
             writeln!(f, "{} keys", self.keys)?;
         }
-        paths(f, "set aside by a repair", &self.set_aside)?;
+        paths(f, "set aside", &self.set_aside)?;
         writeln!(f, "{} bytes in all", self.bytes)
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn apply<'w>(
         return Err(Error::of_kind(OP, ErrorKind::Conflict)
             .with_path(OsStr::from_bytes(&found.path))
             .with_state(DiskState::Published)
-            .with_source("somebody else changed it at the same moment")
+            .with_detail("somebody else changed it at the same moment")
             .with_advice("take the section back"));
     }
     lent.section.broken = false;
@@ -156,7 +156,7 @@ pub(super) fn capture(section: &mut Section<'_>, from: &Path, to: &Path) -> Resu
     let ident = ident.ok_or_else(|| {
         Error::of_kind(OP, ErrorKind::InvalidInput)
             .with_path(from)
-            .with_source("it is there already")
+            .with_detail("it is there already")
     })?;
     Ok(Captured {
         from: from.to_owned(),
@@ -178,7 +178,7 @@ pub(super) fn restore(section: &mut Section<'_>, captured: &Captured) -> Result<
         }
         Err(Error::of_kind(OP, ErrorKind::Changed)
             .with_path(&captured.to)
-            .with_source("it is not what was captured"))
+            .with_detail("it is not what was captured"))
     })
     .map_err(|e| e.with_operation(OP))
 }

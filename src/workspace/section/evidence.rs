@@ -142,7 +142,7 @@ fn hash(root: &Root, path: &Path) -> Result<[u8; 32]> {
 fn hash(_: &Root, path: &Path) -> Result<[u8; 32]> {
     Err(Error::of_kind(OP, ErrorKind::Unsupported)
         .with_path(path)
-        .with_source("hashes need the feature sha256"))
+        .with_detail("hashes need the feature sha256"))
 }
 
 pub(super) fn put(w: &mut Writer, evidence: &Evidence) {

@@ -102,7 +102,7 @@ pub(super) fn refusal(number: u64, why: &StillOpen) -> Error {
         StillOpen::Failed(_) => ErrorKind::Io,
     };
     let error = Error::of_kind(BACK, kind)
-        .with_source(format!("section {number} stays open: {why}"))
+        .with_detail(format!("section {number} stays open: {why}"))
         .with_advice("mend that, and call Workspace::recover(), or open the workspace again");
     match why {
         StillOpen::Lost(path) => error.with_path(path),

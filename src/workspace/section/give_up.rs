@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 const OP: &str = "abandon section";
+/// How the names begin of what stays of a section; its number follows, and the name that it had before.
+const GIVEN_UP: &str = "given-up-";
 
 /// What was given up.
 pub(in crate::workspace) struct GivenUp {
@@ -58,6 +60,15 @@ pub(in crate::workspace) fn give_up(
     Ok(None)
 }
 
+/// The section of which this is kept, if it is.
+pub(in crate::workspace) fn given_up(name: &Name) -> Option<u64> {
+    let name = std::str::from_utf8(name.as_bytes()).ok()?;
+    let (number, before) = name.strip_prefix(GIVEN_UP)?.split_once('-')?;
+    let before = Name::new(before).ok()?;
+    writers::owner_of(&before)?;
+    number.parse().ok()
+}
+
 /// Renames what was put away under the log's index: images, and what was removed or replaced. Gives the
 /// paths, of an earlier try as well.
 fn keep(state: &State, index: u32, number: u64) -> Result<Vec<PathBuf>> {
@@ -65,7 +76,7 @@ fn keep(state: &State, index: u32, number: u64) -> Result<Vec<PathBuf>> {
         .into_iter()
         .filter_map(|c| c.kept_name().cloned())
         .collect();
-    let prefix = format!("given-up-{number}-");
+    let prefix = format!("{GIVEN_UP}{number}-");
     let mut out = Vec::new();
     for (sub, dir) in [(Sub::Kept, &state.kept), (Sub::Retired, &state.retired)] {
         let fail = |call| move |e: Errno| Error::new(OP, call, e).with_path(sub.path());

@@ -60,7 +60,7 @@ pub(super) fn take(ctx: &mut Ctx<'_>, dir: &Dir, name: &Name) -> Result<(Name, I
     if copied.changed > 0 {
         return Err(Error::of_kind(OP, ErrorKind::Changed)
             .with_path(name)
-            .with_source("it was being changed while it was copied")
+            .with_detail("it was being changed while it was copied")
             .with_advice("begin the section before others begin to change it"));
     }
     match look(ctx.kept, &copy).map_err(|e| Error::new(OP, "statx", e))? {

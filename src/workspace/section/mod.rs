@@ -24,7 +24,7 @@ mod undo;
 
 pub use apply::Captured;
 pub use evidence::{Evidence, Seen};
-pub(super) use give_up::give_up;
+pub(super) use give_up::{give_up, given_up};
 pub use hold::Hold;
 pub(super) use record::{Story, is_of_section};
 pub use recover::{OpenSection, SectionReport, StillOpen};
@@ -313,11 +313,11 @@ impl<'w> Section<'w> {
     fn usable(&self) -> Result<()> {
         if self.process != std::process::id() {
             return Err(Error::of_kind(OP, ErrorKind::Unsupported)
-                .with_source("it belongs to the process that this one was forked from"));
+                .with_detail("it belongs to the process that this one was forked from"));
         }
         if self.broken {
             return Err(Error::of_kind(OP, ErrorKind::Poisoned)
-                .with_source("an earlier step has failed half done")
+                .with_detail("an earlier step has failed half done")
                 .with_advice("take the section back"));
         }
         Ok(())
@@ -326,7 +326,7 @@ impl<'w> Section<'w> {
     fn held(&self) -> Result<&Held> {
         self.held
             .as_ref()
-            .ok_or_else(|| Error::of_kind(OP, ErrorKind::Poisoned).with_source("it is over"))
+            .ok_or_else(|| Error::of_kind(OP, ErrorKind::Poisoned).with_detail("it is over"))
     }
 
     /// Gives private names.

@@ -112,7 +112,7 @@ fn find(root: &Root, path: &Path) -> Result<Found> {
         if covers(own, &join(&above, &name)) {
             return Err(Error::of_kind(OP, ErrorKind::InvalidInput)
                 .with_path(&path)
-                .with_source("it is the workspace's own folder"));
+                .with_detail("it is the workspace's own folder"));
         }
         let ident = Ident::of(&dir.metadata()?);
         return Ok(Found::One(Target {
@@ -191,7 +191,7 @@ fn open(section: &Section<'_>, targets: Vec<Target>, all: bool) -> Result<Vec<Ta
 fn late(path: &Path) -> Error {
     Error::of_kind(OP, ErrorKind::InvalidInput)
         .with_path(path)
-        .with_source("this section has changed it, or something in it, already")
+        .with_detail("this section has changed it, or something in it, already")
         .with_advice("protect what others will change before changing it")
 }
 
@@ -295,7 +295,7 @@ fn refuse_mount(meta: &Metadata, path: &OsStr) -> Result<()> {
     if meta.is_mount_root() == Some(true) {
         return Err(Error::of_kind(OP, ErrorKind::Busy)
             .with_path(path)
-            .with_source("it is a mount point"));
+            .with_detail("it is a mount point"));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::resource::{Authority, Hooks};
 use super::sum::{Sum, Use};
 use super::undo::{Spot, What};
 use super::{image, protect, times};
+use crate::error::chain;
 use crate::sys::{self, AsFd, AtFlags, Errno, Gid, Mode as FileMode, Timestamps, Uid, XattrFlags};
 use crate::tree::acl;
 use crate::workspace::ctx::Ctx;
@@ -61,7 +62,7 @@ fn give_back(
         let answer = catch_unwind(AssertUnwindSafe(|| hook(payload, &authority)));
         let why = match answer {
             Ok(Ok(())) => continue,
-            Ok(Err(e)) => e.to_string(),
+            Ok(Err(e)) => chain(&*e),
             Err(_) => "it panicked".to_owned(),
         };
         done = Err(StillOpen::HookFailed(name.clone(), why));

@@ -214,7 +214,7 @@ pub(super) fn of_step(
             }
             mapping::Place::Keys => {
                 return Err(Error::of_kind("apply changes", ErrorKind::InvalidInput)
-                    .with_source("a key is recorded with the commit of the section")
+                    .with_detail("a key is recorded with the commit of the section")
                     .with_advice("use Section::key"));
             }
         });
@@ -330,7 +330,7 @@ fn reversed(thing: &Ident, set: &Set) -> Result<Undo> {
         },
         Set::Content { .. } => {
             return Err(Error::of_kind("apply changes", ErrorKind::Unsupported)
-                .with_source("a section cannot write in place itself")
+                .with_detail("a section cannot write in place itself")
                 .with_advice("protect the file, and write it through Root"));
         }
     };

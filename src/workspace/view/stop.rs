@@ -38,12 +38,12 @@ impl Stop {
                 .with_advice("use a workspace on that mount, or write the file in place"),
             Self::NotAFile => of_kind(ErrorKind::NotAFile),
             Self::State => of_kind(ErrorKind::PermissionDenied)
-                .with_source("the state folder is not for transactions"),
+                .with_detail("the state folder is not for transactions"),
             Self::Root => {
-                of_kind(ErrorKind::InvalidInput).with_source("the root has no name of its own")
+                of_kind(ErrorKind::InvalidInput).with_detail("the root has no name of its own")
             }
             Self::Changed => of_kind(ErrorKind::Changed)
-                .with_source("somebody changed it during the transaction")
+                .with_detail("somebody changed it during the transaction")
                 .with_advice("begin the transaction again"),
         }
     }

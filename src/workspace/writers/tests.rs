@@ -145,7 +145,7 @@ fn a_damaged_log_hides_no_other() {
     let error = dead[1].log.as_ref().unwrap_err();
     let path = ".steadfast/logs/00000002/0000000000000001.seg";
     assert_eq!(error.path(), Some(Path::new(path)));
-    assert!(std::error::Error::source(error).is_some());
+    assert!(error.detail().is_some());
     drop(dead);
     assert!(matches!(
         inspect(&state, 2).unwrap().end,

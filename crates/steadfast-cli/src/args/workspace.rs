@@ -49,8 +49,8 @@ pub(crate) struct ApplyArgs {
     pub(crate) format: Option<ManifestFormat>,
     /// Only say what would be done
     ///
-    /// The workspace is opened as for doing it: its folder is made where there is none, and stays, for
-    /// somebody else may have taken it into use; and what processes that died have left is finished.
+    /// Nothing is changed, and no workspace is made. Where processes that died have left unfinished
+    /// work, which is finished before anything is applied, a note says so.
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// A text for people who look at the log, instead of the manifest's
@@ -87,7 +87,7 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Explain this transaction
+    /// Explain this transaction or section
     pub(crate) number: Option<u64>,
     #[command(flatten)]
     pub(crate) workspace: WorkspaceArg,
@@ -104,7 +104,7 @@ pub(crate) struct LogArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// The transaction, as status or log shows it
+    /// The transaction or section, as status or log shows it
     pub(crate) number: u64,
     #[command(flatten)]
     pub(crate) workspace: WorkspaceArg,
@@ -112,11 +112,12 @@ pub(crate) struct ExplainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AbandonArgs {
-    /// The transaction, as status shows it
+    /// The transaction or section, as status shows it
     pub(crate) number: u64,
-    /// Remove what the transaction was to put there, instead of keeping it
+    /// Remove what is not in place, instead of keeping it
     ///
-    /// What was there before the transaction is never removed.
+    /// Of a transaction: what it was to put there; what was there before it is never removed. Of a section:
+    /// what it has kept of the state before.
     #[arg(long)]
     pub(crate) drop: bool,
     #[command(flatten)]
@@ -139,7 +140,7 @@ pub(crate) struct PruneArgs {
     /// Work under such a key is done again if it is asked for again.
     #[arg(long, value_name = "DAYS", value_parser = days)]
     pub(crate) keys_older_than: Option<Duration>,
-    /// Also what repairs have set aside, for good
+    /// Also what repairs have set aside, and what is kept of sections that were given up, for good
     #[arg(long)]
     pub(crate) set_aside: bool,
     #[command(flatten)]

@@ -17,7 +17,7 @@ pub(crate) fn run(args: &AbandonArgs) -> Done {
     };
     let gone = abandon(&place.root, args.number, how).map_err(|e| place.fail(e))?;
     let mut text = Text::default();
-    text.push(format!("gave up transaction {}\n", gone.number));
+    text.push(format!("gave up {}\n", gone.number));
     for (title, steps) in [
         ("done, and stays", &gone.done),
         ("given up", &gone.given_up),

@@ -33,13 +33,17 @@ pub(crate) fn run(args: &PruneArgs) -> Done {
     if gone.bytes > 0 {
         lines.push(format!("in all {}", count(gone.bytes, "byte")));
     }
-    let report = if args.dry_run {
+    let none = lines.is_empty();
+    let mut report = if args.dry_run {
         let mut text = Text::default();
         lines.iter().for_each(|line| text.push(format!("{line}\n")));
         Report::answer(text)
     } else {
         Report::done(lines)
     };
+    if none {
+        report.details.push("nothing to remove".to_owned());
+    }
     let spelt = |paths: &[PathBuf]| -> Vec<Value> {
         let paths: Vec<_> = paths.iter().map(|p| place.spelt(p)).collect();
         path_values(&paths)

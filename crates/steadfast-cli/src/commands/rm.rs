@@ -9,7 +9,6 @@ use crate::paths::{count, path_values, shown};
 use crate::place::Place;
 use crate::progress::Watcher;
 use crate::signals;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use steadfast::sys::FileId;
 use steadfast::tree::{Progress, RemoveOptions};
@@ -93,13 +92,9 @@ impl Work<'_> {
             Err(e) if self.args.missing_ok && e.kind() == ErrorKind::NotFound => Ok(false),
             Err(e) => {
                 let folder = e.kind() == ErrorKind::IsADirectory;
-                let nameless = matches!(place.path.as_os_str().as_bytes(), b"" | b"." | b"..");
                 let mut failure = place.fail(e, &[]);
                 if folder {
                     failure.advise("--recursive removes a folder with everything in it");
-                } else if nameless {
-                    failure
-                        .advise("a name is removed from its folder: give a path that ends in one");
                 }
                 Err(failure)
             }

@@ -44,6 +44,9 @@ pub(crate) fn run(args: &SweepArgs) -> Done {
     } else {
         Report::done(lines)
     };
+    if removed.is_empty() {
+        report.details.push("nothing to remove".to_owned());
+    }
     for (path, why) in &kept {
         report
             .notes

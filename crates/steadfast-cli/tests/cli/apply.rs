@@ -305,9 +305,34 @@ fn a_dry_run_changes_nothing_and_says_what_it_would() {
     assert_eq!(steps.len(), text.lines().count());
     assert_eq!(visible(d), before);
     assert_eq!(content(d.join("counter")), "1\n");
+    // Not even a workspace is made, and contents are put nowhere.
+    assert!(!d.join(".steadfast").exists());
+    fs::write(d.join("long"), vec![b'x'; 100_000]).unwrap();
+    let long = format!(
+        "[[operations]]\nop = 'write'\npath = 'copy'\nfrom = 'long'\n\
+         [[operations]]\nop = 'write'\npath = 'new'\ncontent = '{}'",
+        "y".repeat(70_000)
+    );
+    let text = apply(d, &long, &["-n"]).expect(0).stdout;
+    for part in ["create copy", "100000 bytes", "create new", "70000 bytes"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!d.join(".steadfast").exists());
     // What would fail fails.
     fs::remove_file(d.join("draft")).unwrap();
     run(d, args).expect(5);
+}
+
+#[test]
+fn the_first_example_of_the_description_works_in_an_empty_folder() {
+    let page = include_str!("../../../../docs/manifest.md");
+    let toml = page.split("```toml\n").nth(1).unwrap();
+    let toml = toml.split("```").next().unwrap();
+    let dir = dir();
+    apply(dir.path(), toml, &[]).expect(0);
+    assert_eq!(content(dir.path().join("releases/7/VERSION")), "7\n");
+    // Its condition holds once.
+    apply(dir.path(), toml, &[]).expect(5);
 }
 
 #[test]
@@ -323,6 +348,11 @@ fn with_a_key_it_is_done_once() {
         assert_eq!(content(d.join("log")), "x");
     }
     apply(d, toml, &["--key", "job-8"]).expect(0);
+    assert_eq!(content(d.join("log")), "xx");
+    let done = apply(d, toml, &["--key", "job-8", "-n"]).expect(0).stdout;
+    assert!(done.contains("applied before"), "{done}");
+    let new = apply(d, toml, &["--key", "job-9", "-n"]).expect(0).stdout;
+    assert!(new.contains("replace log"), "{new}");
     assert_eq!(content(d.join("log")), "xx");
     // As an operation it is a condition.
     let key = format!("{toml}\n[[operations]]\nop = 'key'\nname = 'job-8'");

@@ -271,9 +271,21 @@ fn killed_itself_it_takes_the_command_along_and_the_next_puts_back() {
     while !gone() {
         sleep(Duration::from_millis(2));
     }
+    // A dry run leaves that alone, and says so.
+    fs::write(
+        d.join("more.toml"),
+        "[[operations]]\nop = 'create_dir'\npath = 'more'",
+    )
+    .unwrap();
+    let planned = run(d, ["apply", "--dry-run", "more.toml"]).expect(0);
+    assert!(planned.stdout.contains("create more"), "{planned:?}");
+    assert!(planned.stderr.contains("steadfast status"), "{planned:?}");
+    assert_eq!(content(d), "changed\n");
     let text = run(d, ["recover"]).expect(0).stdout;
     assert!(text.starts_with("took back section "), "{text}");
     assert_eq!(content(d), "old");
+    let planned = run(d, ["apply", "--dry-run", "more.toml"]).expect(0);
+    assert_eq!(planned.stderr, "");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use std::os::fd::{AsFd, OwnedFd};
-use steadfast::publish::{Batch, FileOptions, FolderOptions};
+use std::{error, fmt, io};
+use steadfast::publish::{Batch, FileOptions, FolderOptions, PendingFile};
 use steadfast::workspace::Workspace;
 use steadfast::{ErrorKind, Root};
 
@@ -19,6 +20,18 @@ fn dir_of(root: &Root) -> Result<Dir> {
     let fd: OwnedFd = root.as_fd().try_clone_to_owned()?;
     Ok(Dir::from(fd))
 }
+
+/// An error of our own.
+#[derive(Clone, Copy, Debug)]
+struct Gone(&'static str);
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl error::Error for Gone {}
 
 fn main() -> Result<()> {
     let place = tempfile::tempdir()?;
@@ -81,6 +94,28 @@ fn main() -> Result<()> {
     let failed = failed.unwrap_err();
     let inner = failed.downcast_ref::<steadfast::Error>();
     ensure!(inner.is_some_and(|e| e.kind() == ErrorKind::NotFound));
+
+    // A report of the whole chain says each thing once: what our own code gave is a cause, and can be found.
+    let failed: Result<()> = (|| {
+        let gone = Gone("the rows have run out");
+        let fails = |_: &mut PendingFile<'_>| Err(io::Error::other(gone));
+        FileOptions::new()
+            .write_with(&root, "rows", fails)
+            .context("exporting")?;
+        Ok(())
+    })();
+    let failed = failed.unwrap_err();
+    let told = format!("{failed:#}");
+    ensure!(told.starts_with("exporting: cannot publish file \"rows\": "));
+    ensure!(told.matches("the rows have run out").count() == 1, "{told}");
+    ensure!(told.matches("nothing was changed").count() == 1, "{told}");
+    let cause = failed.root_cause().downcast_ref::<io::Error>();
+    let ours = cause.and_then(io::Error::get_ref);
+    ensure!(ours.is_some_and(|e| e.is::<Gone>()), "{failed:?}");
+    // The same by way of std's error.
+    let failed = root.remove_file("nowhere").map_err(io::Error::from);
+    let told = format!("{:#}", failed.context("clearing away").unwrap_err());
+    ensure!(told.matches("ENOENT").count() == 1, "{told}");
     println!("cap-std: all as promised");
     Ok(())
 }

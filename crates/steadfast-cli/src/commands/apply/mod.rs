@@ -20,7 +20,11 @@ use std::path::Path;
 use steadfast::ErrorKind;
 use steadfast::publish::Version;
 use steadfast::sys::{Gid, Mode, Uid};
-use steadfast::workspace::{Attributes as Wanted, Transaction, WorkspaceOptions};
+use steadfast::workspace::{
+    Attributes as Wanted, Status, Transaction, TransactionState, WorkspaceOptions, status,
+};
+
+const NOTHING: &str = "nothing to do: all of it was so already";
 
 /// One transaction, or what it would be.
 pub(crate) fn run(args: &ApplyArgs, ui: &Ui) -> Done {
@@ -28,6 +32,9 @@ pub(crate) fn run(args: &ApplyArgs, ui: &Ui) -> Done {
     let loaded = load::load(args)?;
     let manifest = &loaded.manifest;
     let place = Place::new(&args.workspace)?;
+    if args.dry_run {
+        return plan(args, &loaded, &place, ui);
+    }
     let workspace = place.open(WorkspaceOptions::new().wait(args.wait.get()))?;
     let known = |key: &String| workspace.key(key).map(|value| value.is_some());
     if let Some(key) = &args.key
@@ -36,11 +43,87 @@ pub(crate) fn run(args: &ApplyArgs, ui: &Ui) -> Done {
         return Ok(done_before(key));
     }
     let mut tx = workspace.begin();
+    gather(&mut tx, args, &loaded, &place, ui)?;
+    let receipt = match (tx.commit(), &args.key) {
+        // Somebody else was faster.
+        (Err(e), Some(key))
+            if e.kind() == ErrorKind::AlreadyExists && known(key).unwrap_or(false) =>
+        {
+            return Ok(done_before(key));
+        }
+        (done, _) => done.map_err(|e| blame(e, &place, manifest))?,
+    };
+    let number = receipt.number();
+    let mut report = match number {
+        0 => Report::done([NOTHING.to_owned()]),
+        n => {
+            let operations = count(manifest.operations.len() as u64, "operation");
+            Report::done([format!("committed transaction {n}: {operations}")])
+        }
+    };
+    workspace::close(workspace, args.settle, &mut report);
+    Ok(report.with("applied", true).with("number", number))
+}
+
+/// What it would be. Nothing is changed: a workspace is neither opened nor made.
+fn plan(args: &ApplyArgs, loaded: &Loaded, place: &Place, ui: &Ui) -> Done {
+    if let Some(key) = &args.key {
+        let mut alone = Transaction::to_plan(&place.root);
+        alone.key(key, []);
+        match alone.plan() {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                let mut text = Text::default();
+                text.push(format!("{}\n", words_before(key)));
+                let report = Report::answer(text);
+                return Ok(before(report, key).with("dry_run", true));
+            }
+            done => done.map_err(|e| place.fail(e))?,
+        };
+    }
+    let mut tx = Transaction::to_plan(&place.root);
+    gather(&mut tx, args, loaded, place, ui)?;
+    let plan = (tx.plan()).map_err(|e| blame(e, place, &loaded.manifest))?;
+    let mut text = Text::default();
+    match plan.steps.is_empty() {
+        true => text.push(format!("{NOTHING}\n")),
+        false => text.push(steps::lines(&plan.steps)),
+    }
+    let mut report = Report::answer(text)
+        .with("applied", false)
+        .with("dry_run", true)
+        .with("steps", steps::values(&plan.steps));
+    match status(&place.root) {
+        Ok(found) if has_open_work(&found) => report.notes.push(
+            "processes that died have left unfinished work here, which is finished or taken back \
+             before anything is applied: see steadfast status"
+                .to_owned(),
+        ),
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(place.missing(e)),
+        _ => {}
+    }
+    Ok(report)
+}
+
+/// Whether opening the workspace would change something of the tree.
+fn has_open_work(found: &Status) -> bool {
+    let open = |state| matches!(state, TransactionState::Dead | TransactionState::Abandoned);
+    found.transactions.iter().any(|t| open(t.state)) || found.sections.iter().any(|s| !s.live)
+}
+
+/// Collects all that the manifest says.
+fn gather(
+    tx: &mut Transaction<'_>,
+    args: &ApplyArgs,
+    loaded: &Loaded,
+    place: &Place,
+    ui: &Ui,
+) -> Result<(), Failure> {
+    let manifest = &loaded.manifest;
     if let Some(label) = args.label.as_ref().or(manifest.label.as_ref()) {
         tx.label(label);
     }
     for condition in &manifest.conditions {
-        expect(&mut tx, condition);
+        expect(tx, condition);
     }
     let mut watcher = Watcher::new(ui, "staging");
     let total = manifest.operations.len();
@@ -48,7 +131,7 @@ pub(crate) fn run(args: &ApplyArgs, ui: &Ui) -> Done {
         if watcher.before(number, total).is_break() {
             break;
         }
-        collect(&mut tx, &operation.change, &loaded, &place)
+        collect(tx, &operation.change, loaded, place)
             .map_err(|failure| point(failure, operation, number))?;
     }
     drop(watcher);
@@ -59,45 +142,20 @@ pub(crate) fn run(args: &ApplyArgs, ui: &Ui) -> Done {
     if let Some(key) = &args.key {
         tx.key(key, args.label.as_deref().unwrap_or_default());
     }
-    let blamed = |e: steadfast::Error| {
-        let path = e.path().map(Path::to_path_buf);
-        blame(place.fail(e), path.as_deref(), manifest)
-    };
-    if args.dry_run {
-        let plan = tx.plan().map_err(blamed)?;
-        let mut text = Text::default();
-        text.push(steps::lines(&plan.steps));
-        return Ok(Report::answer(text)
-            .with("applied", false)
-            .with("dry_run", true)
-            .with("steps", steps::values(&plan.steps)));
-    }
-    let receipt = match (tx.commit(), &args.key) {
-        // Somebody else was faster.
-        (Err(e), Some(key))
-            if e.kind() == ErrorKind::AlreadyExists && known(key).unwrap_or(false) =>
-        {
-            return Ok(done_before(key));
-        }
-        (done, _) => done.map_err(blamed)?,
-    };
-    let number = receipt.number();
-    let mut report = match number {
-        0 => Report::done(["nothing to do: all of it was so already".to_owned()]),
-        n => {
-            let operations = count(manifest.operations.len() as u64, "operation");
-            Report::done([format!("committed transaction {n}: {operations}")])
-        }
-    };
-    workspace::close(workspace, args.settle, &mut report);
-    Ok(report.with("applied", true).with("number", number))
+    Ok(())
 }
 
 /// The work of this key is done.
 fn done_before(key: &str) -> Report {
-    Report::done([format!("{key:?} was applied before; nothing to do")])
-        .with("applied", false)
-        .with("key", key)
+    before(Report::done([words_before(key)]), key)
+}
+
+fn words_before(key: &str) -> String {
+    format!("{key:?} was applied before; nothing to do")
+}
+
+fn before(report: Report, key: &str) -> Report {
+    report.with("applied", false).with("key", key)
 }
 
 fn expect(tx: &mut Transaction<'_>, condition: &Condition) {
@@ -231,9 +289,11 @@ fn set(tx: &mut Transaction<'_>, path: &Path, attributes: &Attributes) {
     tx.set_attributes(path, wanted);
 }
 
-/// Points at the condition or operation that names the path of the failure.
-fn blame(mut failure: Failure, error: Option<&Path>, manifest: &Manifest) -> Failure {
-    let Some(path) = error else {
+/// The failure, pointing at the condition or operation that names its path.
+fn blame(error: steadfast::Error, place: &Place, manifest: &Manifest) -> Failure {
+    let path = error.path().map(Path::to_path_buf);
+    let mut failure = place.fail(error);
+    let Some(path) = path.as_deref() else {
         return failure;
     };
     if failure.is(ErrorKind::Changed) {
