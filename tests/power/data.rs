@@ -161,6 +161,11 @@ impl<'a> Window<'a> {
         self.durable.map_or(&[], |at| &self.versions[at].bytes)
     }
 
+    /// What comes to light behind that when the file grows.
+    fn old_beyond(&self) -> &[u8] {
+        self.durable.map_or(&[], |at| &self.versions[at].beyond)
+    }
+
     /// The call whose times the inode shows with this content; `None`: those before any of it.
     pub(crate) fn dated(&self, data: Data) -> Option<usize> {
         let of = |at: usize| self.versions.get(at).map(|v| v.call);
@@ -200,6 +205,7 @@ impl<'a> Window<'a> {
             Data::Zeros => (filled(&|_| 0), last.mtime),
             Data::Tail => {
                 let mut bytes = self.old().to_vec();
+                bytes.extend_from_slice(self.old_beyond());
                 bytes.resize(new.len(), 0);
                 (Arc::new(bytes), last.mtime)
             }
@@ -224,46 +230,50 @@ impl<'a> Window<'a> {
                 };
                 (Arc::new(bytes), last.mtime)
             }
-            Data::Torn(sector, seed) => self.torn(sector as usize, seed),
+            Data::Torn(sector, seed) => {
+                let (bytes, mtime, _) = self.torn(sector as usize, seed);
+                (bytes, mtime)
+            }
             Data::Silent(seed) => {
                 let (old, mtime) = (self.durable.unwrap_or(0), last.mtime);
                 let mtime = self.versions.get(old).map_or(mtime, |v| v.mtime);
-                (Arc::new(self.silent(seed)), mtime)
+                (Arc::new(self.silent(seed).0), mtime)
             }
             Data::Touched => (Arc::new(self.old().to_vec()), last.mtime),
         }
     }
 
-    /// Whether the file ends within a sector that was written whole, with more than it shows: that comes to
-    /// light when the file grows again.
-    pub(crate) fn hides(&self, data: Data) -> bool {
-        if !matches!(data, Data::Torn(..) | Data::Silent(_)) {
-            return false;
+    /// What is on the disk beyond the file's end, if that is within a sector which was written whole: it may
+    /// come to light when the file grows again.
+    pub(crate) fn beyond(&self, data: Data) -> Bytes {
+        let beyond = match data {
+            Data::Torn(sector, seed) => self.torn(sector as usize, seed).2,
+            Data::Silent(seed) => self.silent(seed).1,
+            _ => Bytes::new(),
+        };
+        match beyond.iter().all(|b| *b == 0) {
+            true => Bytes::new(),
+            false => beyond,
         }
-        let (bytes, _) = self.content(data, &[]);
-        let (_, end) = bytes.split_at(bytes.len() - bytes.len() % SECTOR);
-        let ends_so = |v: &Version| v.bytes.len() == bytes.len() && v.bytes.ends_with(end);
-        !end.is_empty() && !self.versions.iter().any(ends_so)
     }
 
-    /// What is beyond the end of a shorter version was zeroed when it was cut off.
-    fn silent(&self, seed: u64) -> Bytes {
+    /// With what is beyond its end, which was zeroed in a shorter version that was cut off.
+    fn silent(&self, seed: u64) -> (Bytes, Bytes) {
         let mut random = Random(seed);
         let all = &self.versions[self.durable.unwrap_or(0)..];
         let mut bytes = vec![0; self.old().len()];
+        let mut beyond = Bytes::new();
         for (n, to) in bytes.chunks_mut(SECTOR).enumerate() {
             let from = match seed {
                 0 => &all[all.len() - 1],
                 _ => random.of(all),
             };
-            let from = from.bytes.get(n * SECTOR..).unwrap_or_default();
-            let common = from.len().min(to.len());
-            to[..common].copy_from_slice(&from[..common]);
+            beyond = copy(Some(from), n * SECTOR, to);
         }
-        bytes
+        (bytes, beyond)
     }
 
-    fn torn(&self, sector: usize, seed: u64) -> (Arc<Bytes>, Stamp) {
+    fn torn(&self, sector: usize, seed: u64) -> (Arc<Bytes>, Stamp, Bytes) {
         let mut random = Random(seed);
         let all: Vec<&Version> = self.versions[self.durable.unwrap_or(0)..].iter().collect();
         let mut lens: Vec<usize> = all.iter().map(|v| v.bytes.len()).collect();
@@ -273,17 +283,31 @@ impl<'a> Window<'a> {
         let len = *random.of(&lens);
         let mtime = random.of(&all).mtime;
         let mut bytes = vec![0; len];
+        let mut beyond = Bytes::new();
         for (n, to) in bytes.chunks_mut(sector).enumerate() {
             // One more than there are: what was never written.
-            let from = match random.below(all.len() + usize::from(self.durable.is_none())) {
-                at if at < all.len() => all[at].bytes.get(n * sector..).unwrap_or_default(),
-                _ => &[],
-            };
-            let common = from.len().min(to.len());
-            to[..common].copy_from_slice(&from[..common]);
+            let from = random.below(all.len() + usize::from(self.durable.is_none()));
+            beyond = copy(all.get(from).copied(), n * sector, to);
         }
-        (Arc::new(bytes), mtime)
+        (Arc::new(bytes), mtime, beyond)
     }
+}
+
+/// Writes what a version has from `at` on, and gives what is on the disk behind that, up to the sector's end.
+fn copy(from: Option<&Version>, at: usize, to: &mut [u8]) -> Bytes {
+    let Some(from) = from else {
+        return Bytes::new();
+    };
+    let bytes = from.bytes.get(at..).unwrap_or_default();
+    let common = bytes.len().min(to.len());
+    to[..common].copy_from_slice(&bytes[..common]);
+    // It has grown, and nothing was written to this sector.
+    if !bytes.is_empty() && common < to.len() {
+        let shown = from.beyond.len().min(to.len() - common);
+        to[common..common + shown].copy_from_slice(&from.beyond[..shown]);
+    }
+    let end = to.len().next_multiple_of(SECTOR).min(bytes.len());
+    bytes.get(to.len()..end).unwrap_or_default().to_vec()
 }
 
 /// Half of it, in whole sectors: a length that no call has set ends where a block does, and a sector is not

@@ -46,6 +46,8 @@ pub(crate) struct Version {
     pub(crate) bytes: Arc<Bytes>,
     /// Of the bytes.
     pub(crate) digest: u64,
+    /// What is on the disk behind them, up to the end of the sector.
+    pub(crate) beyond: Bytes,
     pub(crate) mtime: Stamp,
 }
 
@@ -575,6 +577,7 @@ impl<M: Clone> Inner<M> {
                 thing.versions.push(Version {
                     call: at,
                     digest: Digest::of(&bytes),
+                    beyond: Bytes::new(),
                     bytes: Arc::new(bytes),
                     mtime,
                 });
@@ -631,6 +634,7 @@ impl<M: Clone> Inner<M> {
             versions.push(Version {
                 call: at,
                 digest: Digest::of(&bytes),
+                beyond: Bytes::new(),
                 bytes: Arc::new(bytes),
                 mtime,
             });

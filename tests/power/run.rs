@@ -253,7 +253,8 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
             return Err(self.failed(worker, task.cut, task.choice.clone(), what, "", 1));
         }
         let nested = self.budget.nested as u64;
-        match nested > 0 && task.key.is_multiple_of(nested) && !self.hides(&task.choice) {
+        let is_due = |of: u64| nested > 0 && task.key.is_multiple_of(of);
+        match is_due(nested) || is_due(1) && self.hides(&task.choice) {
             true => self.cut_again(worker, task, hunt),
             false => Ok(()),
         }
@@ -335,11 +336,11 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
         tasks
     }
 
-    /// Whether there is more on the disk than the state shows: what comes of that later is not known.
+    /// Whether there is more on the disk than the state shows: there are few such.
     fn hides(&self, choice: &Choice) -> bool {
         choice.data.iter().any(|(node, data)| {
             let window = Window::new(&self.record, *node, choice.call);
-            window.is_some_and(|window| window.hides(*data))
+            window.is_some_and(|window| !window.beyond(*data).is_empty())
         })
     }
 
@@ -352,7 +353,19 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
         recorder
             .run(|| (self.check)(&worker.at, &cut.known))
             .unwrap();
-        recorder.take()
+        let (mut record, cuts) = recorder.take();
+        // More may be on the disk than the state shows.
+        for (node, data) in &choice.data {
+            let window = Window::new(&self.record, *node, choice.call);
+            let beyond = window.map(|window| window.beyond(*data));
+            let ino = self.record.things[*node].ino;
+            let same = record.things.iter_mut().find(|thing| thing.ino == ino);
+            let first = same.and_then(|thing| thing.versions.first_mut());
+            if let Some(first) = first.filter(|first| first.call == 0) {
+                first.beyond = beyond.unwrap_or_default();
+            }
+        }
+        (record, cuts)
     }
 
     fn look(
