@@ -2,6 +2,7 @@
 
 use crate::common;
 use crate::support::{names, read, refused};
+use std::error::Error as _;
 use std::fs;
 use std::io::{self, Read, Write};
 use steadfast::publish::{Batch, FileOptions, Staging};
@@ -133,7 +134,7 @@ fn a_source_that_fails_publishes_nothing() {
         options.write_from(&root, "f", Failing(8)),
         ErrorKind::Source,
     );
-    assert!(error.to_string().contains("the source is gone"), "{error}");
+    assert_eq!(error.source().unwrap().to_string(), "the source is gone");
     let failing = |_: &mut steadfast::publish::PendingFile<'_>| Err(io::Error::other("no"));
     refused(options.write_with(&root, "f", failing), ErrorKind::Source);
     // A panic in the middle, too.
