@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never
 
-least=200000 times=36
+least=200000 times=34
 if [ -n "${STEADFAST_LONG:-}" ]; then least=2000000 times=300; fi
 export STEADFAST_STATES=${STEADFAST_STATES:-$times} STEADFAST_POWER_THREADS=${STEADFAST_POWER_THREADS:-$(nproc)}
 

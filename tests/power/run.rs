@@ -253,8 +253,9 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
             return Err(self.failed(worker, task.cut, task.choice.clone(), what, "", 1));
         }
         let nested = self.budget.nested as u64;
-        let is_due = |of: u64| nested > 0 && task.key.is_multiple_of(of);
-        match is_due(nested) || is_due(1) && self.hides(&task.choice) {
+        let is_due = |of: u64| of > 0 && task.key.is_multiple_of(of);
+        // Of those with more on the disk than they show there are few.
+        match is_due(nested) || is_due(nested.div_ceil(8)) && self.hides(&task.choice) {
             true => self.cut_again(worker, task, hunt),
             false => Ok(()),
         }
@@ -336,7 +337,7 @@ impl<M: Clone + Debug + Send + Sync + 'static> Subject<'_, M> {
         tasks
     }
 
-    /// Whether there is more on the disk than the state shows: there are few such.
+    /// Whether there is more on the disk than the state shows.
     fn hides(&self, choice: &Choice) -> bool {
         choice.data.iter().any(|(node, data)| {
             let window = Window::new(&self.record, *node, choice.call);
