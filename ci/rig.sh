@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin
 
-if [ "$(id -u)" != 0 ] || [ ! -e /dev/fuse ]; then
+if [ "$(id -u)" != 0 ] || [ ! -e /dev/fuse ] || ! losetup --find >/dev/null 2>&1; then
   echo "SKIPPED $0: it needs root, FUSE and loop devices" >&2
   [ "${CI:-}" != true ]
   exit
@@ -23,7 +23,7 @@ if [ -z "$built" ]; then
 fi
 options=("starter=$$")
 # Far beyond what it takes, for when something hangs.
-limit=900
+limit=600
 if [ -n "${STEADFAST_LONG:-}" ]; then
   options+=(fs=all rounds=8 states=400)
   limit=7200
@@ -54,8 +54,8 @@ clean() {
   exit "$answer"
 }
 trap clean EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+trap 'echo "$0: interrupted" >&2; exit 130' INT
+trap 'echo "$0: it is to end, before it was done" >&2; exit 143' TERM HUP
 
 case ${1:-run} in
   run)
@@ -77,4 +77,9 @@ esac
 # so that a signal to this script is heeded at once.
 timeout -k 30 "$limit" unshare --mount --propagation slave "$built" "${command[@]}" &
 child=$!
-wait "$child"
+answer=0
+wait "$child" || answer=$?
+if [ "$answer" = 124 ] || [ "$answer" = 137 ]; then
+  echo "$0: it has not ended within $limit s" >&2
+fi
+exit "$answer"

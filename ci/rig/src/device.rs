@@ -1,7 +1,8 @@
-//! The file systems, and one of them on the loop device of a server.
+//! The file systems, and one of them on the loop devices of a server.
 
 use crate::{Answer, fault};
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -30,6 +31,18 @@ pub(crate) struct Kind {
     pub(crate) short: bool,
 }
 
+const BTRFS: Kind = Kind {
+    name: "btrfs",
+    fs: "btrfs",
+    // One copy of everything: less to write, and nothing to repair it from.
+    make: &["mkfs.btrfs", "-q", "-f", "-K", "-m", "single"],
+    options: "",
+    size: 160 << 20,
+    torn: 8,
+    fragile: false,
+    short: true,
+};
+
 const EXT4: &[&str] = &[
     "mkfs.ext4",
     "-q",
@@ -53,7 +66,7 @@ const fn ext4(name: &'static str, make: &'static [&'static str], options: &'stat
     }
 }
 
-pub(crate) const KINDS: [Kind; 6] = [
+pub(crate) const KINDS: [Kind; 7] = [
     Kind {
         short: true,
         ..ext4("ext4", EXT4, "")
@@ -68,15 +81,12 @@ pub(crate) const KINDS: [Kind; 6] = [
         fragile: false,
         short: true,
     },
+    BTRFS,
     Kind {
-        name: "btrfs",
-        fs: "btrfs",
+        name: "btrfs-dup",
         make: &["mkfs.btrfs", "-q", "-f", "-K"],
-        options: "",
-        size: 160 << 20,
-        torn: 8,
-        fragile: false,
-        short: true,
+        short: false,
+        ..BTRFS
     },
     ext4("ext4-noauto", EXT4, "noauto_da_alloc"),
     ext4("ext4-writeback", EXT4, "data=writeback"),
@@ -116,6 +126,15 @@ pub(crate) fn run(what: &mut Command) -> Answer<String> {
     Err(fault(format!("{what:?}: {}: {}", done.status, said.trim())))
 }
 
+/// The one or the other loop device of a server, which may have the same disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Through {
+    /// What is done to the disk is recorded, and the server has it.
+    Recorded,
+    /// It is only looked at: the disk that the server has stays as it was.
+    Memory,
+}
+
 /// A file system on a loop device that a server of the rig serves.
 #[derive(Debug)]
 pub(crate) struct Device {
@@ -123,7 +142,7 @@ pub(crate) struct Device {
     /// Where it is mounted; the same path in recording and check.
     pub(crate) at: PathBuf,
     server: BufReader<UnixStream>,
-    node: PathBuf,
+    nodes: [PathBuf; 2],
 }
 
 impl Device {
@@ -132,20 +151,27 @@ impl Device {
     pub(crate) fn new(
         kind: &'static Kind,
         dir: &Path,
-        node: &str,
+        nodes: [&str; 2],
         server: UnixStream,
     ) -> Answer<Self> {
         let mut device = Self {
             kind,
             at: dir.join("at"),
             server: BufReader::new(server),
-            node: PathBuf::from(node),
+            nodes: nodes.map(PathBuf::from),
         };
         run(Command::new(kind.make[0])
             .args(&kind.make[1..])
-            .arg(&device.node))?;
+            .arg(device.node(Through::Recorded)))?;
         device.order("keep fresh")?;
         Ok(device)
+    }
+
+    pub(crate) fn node(&self, through: Through) -> &Path {
+        match through {
+            Through::Recorded => &self.nodes[0],
+            Through::Memory => &self.nodes[1],
+        }
     }
 
     /// Gives an order to the server; see there.
@@ -153,10 +179,10 @@ impl Device {
         ask(&mut self.server, order)
     }
 
-    /// Writes what is on the device into a file that has no blocks for zeros.
+    /// Writes what is on the recorded device, after [`show`](Self::show), into a file that has no blocks
+    /// for zeros.
     pub(crate) fn save(&self, to: &Path) -> Answer<()> {
-        self.drop_cache()?;
-        let (mut from, to) = (File::open(&self.node)?, File::create(to)?);
+        let (mut from, to) = (File::open(self.node(Through::Recorded))?, File::create(to)?);
         let mut data = vec![0; PIECE];
         for at in (0..self.kind.size).step_by(PIECE) {
             from.read_exact(&mut data)?;
@@ -167,40 +193,64 @@ impl Device {
         Ok(to.set_len(self.kind.size as u64)?)
     }
 
-    /// Puts such a file onto the device.
+    /// Puts such a file onto it.
     pub(crate) fn restore(&self, from: &Path) -> Answer<()> {
         let mut from = File::open(from)?;
-        let mut to = File::options().write(true).open(&self.node)?;
+        let node = self.node(Through::Recorded);
+        let mut to = File::options().write(true).open(node)?;
         std::io::copy(&mut from, &mut to)?;
         Ok(to.sync_all()?)
     }
 
-    /// Drops what the kernel has cached of a disk before the one that the server has now. It does so
-    /// by itself when nobody has the device open any more, but at times something has. With the
-    /// superblock of a clean file system from the cache nothing would be recovered.
-    fn drop_cache(&self) -> Answer<()> {
-        Ok(fadvise(File::open(&self.node)?, 0, None, Advice::DontNeed)?)
+    /// Has the disk that the server has now on a device, which is not mounted.
+    ///
+    /// The kernel drops what it has cached of the disk before when nobody has the device open any more, but
+    /// anybody may have. With the superblock of a clean file system from the cache nothing would be
+    /// recovered. So the device is emptied through itself: that takes every page out of the cache.
+    pub(crate) fn show(&mut self, through: Through) -> Answer<()> {
+        if through == Through::Recorded {
+            // To empty it is to write to it.
+            self.order("keep shown")?;
+        }
+        let node = File::options().write(true).open(self.node(through))?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&node, flags, 0, self.kind.size as u64)?;
+        match through {
+            Through::Recorded => self.order("take shown")?,
+            Through::Memory => self.order("show")?,
+        };
+        // What others have read meanwhile. If it stayed, zeros would be found, and the state be a bad one.
+        Ok(fadvise(&node, 0, None, Advice::DontNeed)?)
     }
 
-    pub(crate) fn mount(&self) -> Answer<()> {
-        self.drop_cache()?;
+    /// Mounts what [`show`](Self::show) has put onto the device.
+    pub(crate) fn mount(&self, through: Through) -> Answer<()> {
         let options = std::ffi::CString::new(self.kind.options)?;
-        let flags = MountFlags::empty();
-        mount(
-            &self.node,
-            &self.at,
-            self.kind.fs,
-            flags,
-            Some(options.as_c_str()),
-        )
-        .map_err(|e| fault(format!("mount: {e}")))
+        let node = self.node(through);
+        let mount = || {
+            let (at, fs) = (&self.at, self.kind.fs);
+            mount(node, at, fs, MountFlags::empty(), Some(options.as_c_str()))
+        };
+        let mut done = mount();
+        if done == Err(Errno::EXIST) && self.kind.fs == "btrfs" {
+            // It remembers the other device as one with a newer state of this file system.
+            let other = match through {
+                Through::Recorded => Through::Memory,
+                Through::Memory => Through::Recorded,
+            };
+            run(Command::new("btrfs")
+                .args(["device", "scan", "--forget"])
+                .arg(self.node(other)))?;
+            done = mount();
+        }
+        done.map_err(|e| fault(format!("mount: {e}")))
     }
 
     pub(crate) fn unmount(&self) -> Answer<()> {
         // What was closed a moment ago may still be on its way out of the kernel.
-        for _ in 0..2000 {
+        for _ in 0..20_000 {
             match unmount(&self.at, UnmountFlags::empty()) {
-                Err(rustix::io::Errno::BUSY) => std::thread::sleep(Duration::from_millis(1)),
+                Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(1)),
                 done => return done.map_err(|e| fault(format!("umount: {e}"))),
             }
         }

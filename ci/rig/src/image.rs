@@ -82,6 +82,12 @@ impl Image {
         }
     }
 
+    /// The parts that are not all zeros, and where they are.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let there = self.chunks.iter().enumerate();
+        there.filter_map(|(number, chunk)| Some((number * CHUNK, &*chunk.as_ref()?.data)))
+    }
+
     /// Equal for equal disks, but for a chunk of zeros that was written.
     pub(crate) fn hash(&self) -> u64 {
         let mut whole = DefaultHasher::new();

@@ -74,7 +74,9 @@ fn main() -> ExitCode {
         }
         ["in-namespace", ref rest @ ..] => in_namespace(rest).map(|()| true),
         ["guard", dir, main, starter] => guard::guard(Path::new(dir), main, starter).map(|()| true),
-        ["serve", at, name] => server::serve(Path::new(at), name).map(|()| true),
+        ["serve", at, name, memory] => {
+            server::serve(Path::new(at), name, Path::new(memory)).map(|()| true)
+        }
         _ => Err(fault(USAGE)),
     };
     match done {
@@ -106,7 +108,7 @@ impl<'a> Options<'a> {
             subject: "",
             seed: 1,
             rounds: 3,
-            states: 60,
+            states: 36,
             workers: 2,
             skip: "",
             starter: "",
@@ -223,7 +225,8 @@ fn in_new_namespace(
             .arg(std::env::current_exe()?)
             .arg("in-namespace")
             .arg(dir)
-            .args([name.as_ref(), backing.node.as_os_str()])
+            .arg(name)
+            .args(&backing.nodes)
             .args(words)
             .stdin(OwnedFd::from(server))
             .stderr(Stdio::inherit())
@@ -238,7 +241,7 @@ fn in_new_namespace(
 
 fn in_namespace(words: &[&str]) -> Answer<()> {
     die_with_parent()?;
-    let [dir, name, node, what, fs, subject, rest @ ..] = words else {
+    let [dir, name, recorded, memory, what, fs, subject, rest @ ..] = words else {
         return Err(fault(USAGE));
     };
     let subjects = subjects::all();
@@ -251,7 +254,7 @@ fn in_namespace(words: &[&str]) -> Answer<()> {
     }
     let server = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let kind = device::kind(fs)?;
-    let device = Device::new(kind, &dir, node, server)?;
+    let device = Device::new(kind, &dir, [recorded, memory], server)?;
     let mut job = Job {
         dir,
         name: (*name).to_owned(),

@@ -5,7 +5,7 @@ use crate::shake::Shake;
 use crate::tree::{Tree, difference};
 use crate::{Answer, fault};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// What must be found of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Subject {
 pub(crate) struct Play<'a> {
     pub(crate) top: PathBuf,
     pub(crate) device: &'a mut Device,
-    pub(crate) shake: Rc<Shake>,
+    pub(crate) shake: Arc<Shake>,
     /// What is there after so many steps.
     pub(crate) states: Vec<Tree>,
 }

@@ -1,9 +1,10 @@
 //! The process behind a loop device: serves its backing file by FUSE, and takes orders on standard input.
 //!
 //! It must never wait for the file system on that device. So it is not in the mount namespace where that
-//! one is mounted, opens no file, holds all in memory that is locked, and gets memory without waiting
-//! for writeback: however it ends, the kernel closes its connection, and whoever waits for the device
-//! gets an error. It ends with its parent, with standard input, and when no order comes for a long time.
+//! one is mounted, opens no file but one in memory, holds all in memory that is locked, and gets memory
+//! without waiting for writeback: however it ends, the kernel closes its connection, and whoever waits for
+//! the device gets an error. It ends with its parent, with standard input, and when no order comes for a
+//! long time.
 
 use crate::image::Image;
 use crate::log::{Event, Recording};
@@ -15,7 +16,9 @@ use fuser::{
 };
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, UNIX_EPOCH};
@@ -161,10 +164,11 @@ impl Filesystem for Served {
     }
 }
 
-/// Serves the file `name` in the directory `at`, until standard input ends.
-pub(crate) fn serve(at: &Path, name: &str) -> Answer<()> {
+/// Serves the file `name` in the directory `at`, and writes the file `memory`, until standard input ends.
+pub(crate) fn serve(at: &Path, name: &str, memory: &Path) -> Answer<()> {
     crate::die_with_parent()?;
     crate::lock_memory();
+    let memory = File::options().write(true).open(memory)?;
     let served = Served(Arc::default(), name.to_owned());
     let mut config = Config::default();
     config.mount_options = vec![MountOption::FSName("steadfast-rig".to_owned())];
@@ -181,7 +185,7 @@ pub(crate) fn serve(at: &Path, name: &str) -> Answer<()> {
         // The receiver lives as long as the process.
         let _ = alive.send(());
         let words: Vec<_> = line.split_ascii_whitespace().collect();
-        let answer = match obey(&served, &words) {
+        let answer = match obey(&served, &memory, &words) {
             Ok(answer) => answer,
             Err(e) => format!("error {e}"),
         };
@@ -193,7 +197,7 @@ pub(crate) fn serve(at: &Path, name: &str) -> Answer<()> {
 }
 
 /// Carries out one order. See `device.rs`, which gives them.
-fn obey(served: &Served, words: &[&str]) -> Answer<String> {
+fn obey(served: &Served, memory: &File, words: &[&str]) -> Answer<String> {
     let mut disk = served.disk();
     let disk = &mut *disk;
     let empty = || fault("nothing is recorded");
@@ -202,6 +206,11 @@ fn obey(served: &Served, words: &[&str]) -> Answer<String> {
         ["keep", name] => drop(disk.kept.insert((*name).to_owned(), disk.image.clone())),
         ["take", name] => {
             disk.image = disk.kept.get(*name).ok_or("never kept")?.clone();
+        }
+        ["show"] => {
+            for (at, data) in disk.image.parts() {
+                memory.write_all_at(data, at as u64)?;
+            }
         }
         ["delay", micros] => disk.delay = Duration::from_micros(micros.parse()?),
         ["record"] => {

@@ -1,12 +1,14 @@
 //! What happens beside the work: commits and writeback between two calls, which in real life timers cause.
 
-use crate::device::{Kind, run};
+use crate::device::{Device, Kind, Through, run};
 use crate::random::Random;
-use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use steadfast::sys::{SyncRange, sync_file_range};
 
 /// How often something happens: at one of this many calls.
@@ -34,26 +36,39 @@ pub(crate) struct Shake {
     kind: &'static Kind,
     at: PathBuf,
     pace: Pace,
-    random: RefCell<Random>,
-    commits: Cell<u64>,
+    random: Mutex<Random>,
+    commits: AtomicUsize,
+    /// Where btrfs tells how many commits there have been.
+    counter: Option<PathBuf>,
 }
 
 impl Shake {
-    pub(crate) fn new(kind: &'static Kind, at: &Path, pace: Pace, seed: u64) -> Self {
-        Self {
-            kind,
-            at: at.to_owned(),
-            pace,
-            random: RefCell::new(Random(seed)),
-            commits: Cell::new(0),
+    /// For what is mounted at `at`, which has no more than it was made with.
+    pub(crate) fn new(device: &Device, pace: Pace, seed: u64) -> crate::Answer<Self> {
+        let (kind, at) = (device.kind, device.at.clone());
+        if kind.fs == "btrfs" {
+            for dir in ["even", "odd"] {
+                fs::create_dir(at.join(dir))?;
+            }
+            fs::write(at.join("even/file"), "")?;
+        } else {
+            fs::write(at.join("other"), "")?;
         }
+        Ok(Self {
+            kind,
+            at,
+            pace,
+            random: Mutex::new(Random(seed)),
+            commits: AtomicUsize::new(0),
+            counter: counter(device.node(Through::Recorded)),
+        })
     }
 
-    /// Between two calls of the work. That something cannot be done to a file which the work has just taken
-    /// away is no matter.
+    /// Between two calls of the work, unless something happens already. That something cannot be done to a
+    /// file which the work has just taken away is no matter.
     pub(crate) fn call(&self) {
         // Of its own calls it hears as well.
-        let Ok(mut random) = self.random.try_borrow_mut() else {
+        let Ok(mut random) = self.random.try_lock() else {
             return;
         };
         if self.pace.commit.is_some_and(|n| random.one_in(n)) {
@@ -68,22 +83,79 @@ impl Shake {
         }
     }
 
+    /// Does work between whose calls nobody can be put: all happens beside it, at any moment.
+    pub(crate) fn beside<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.pace.commit.is_none() && self.pace.write_back.is_none() {
+            return work();
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    self.call();
+                    let pause = self
+                        .random
+                        .lock()
+                        .map_or(0, |mut random| random.below(1000));
+                    std::thread::sleep(Duration::from_micros(pause as u64));
+                }
+            });
+            let _done = End(&done);
+            work()
+        })
+    }
+
     /// The file system commits what it has of names and sizes, without the data of the files.
     fn commit(&self) -> crate::Answer<()> {
-        let number = self.commits.replace(self.commits.get() + 1);
-        if self.kind.fs == "btrfs" {
+        if self.kind.fs != "btrfs" {
+            let mut other = File::options().append(true).open(self.at.join("other"))?;
+            other.write_all(b".")?;
+            return Ok(other.sync_all()?);
+        }
+        let before = self.counted();
+        // It cannot log a directory that a file has just been moved out of, and commits everything.
+        let number = self.commits.fetch_add(1, Ordering::Relaxed);
+        let [from, to] = if number.is_multiple_of(2) {
+            ["even", "odd"]
+        } else {
+            ["odd", "even"]
+        };
+        let [from, to] = [from, to].map(|dir| self.at.join(dir));
+        fs::rename(from.join("file"), to.join("file"))?;
+        File::open(&from)?.sync_all()?;
+        if before.is_none() || self.counted() == before {
+            // The slow way, where that is not so.
             let label = format!("commit {number}");
             run(Command::new("btrfs")
                 .args(["filesystem", "label"])
                 .arg(&self.at)
                 .arg(label))?;
-        } else {
-            let mut other = File::options().append(true).open(self.at.join("other"))?;
-            other.write_all(b".")?;
-            other.sync_all()?;
         }
         Ok(())
     }
+
+    /// The line of the counter that counts.
+    fn counted(&self) -> Option<String> {
+        let text = fs::read_to_string(self.counter.as_ref()?).ok()?;
+        text.lines().next().map(str::to_owned)
+    }
+}
+
+/// Says that the work is done, however it ends.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn counter(node: &Path) -> Option<PathBuf> {
+    let name = node.file_name()?;
+    let all = fs::read_dir("/sys/fs/btrfs").ok()?;
+    let mut all = all.filter_map(|entry| Some(entry.ok()?.path()));
+    let own = all.find(|dir| dir.join("devices").join(name).exists())?;
+    Some(own.join("commit_stats")).filter(|file| file.exists())
 }
 
 fn find(dir: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {

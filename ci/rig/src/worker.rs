@@ -1,6 +1,6 @@
 //! One subject on one file system: records it, and checks the states that power cuts could leave.
 
-use crate::device::{Device, Kind};
+use crate::device::{Device, Kind, Through};
 use crate::play::{Expect, Play, Subject, Verdict};
 use crate::random::Random;
 use crate::shake::{Pace, Shake};
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 use steadfast::sys::{hook, syncfs};
 
@@ -100,7 +100,7 @@ pub(crate) fn again(
     // The states that it should have had, from an undisturbed run.
     let states = worker.record(0, &mut Random(job.seed))?;
     worker.device.restore(image)?;
-    worker.check(&states, known.0, known.1)
+    worker.check(&states, known, Through::Recorded)
 }
 
 /// Does something, and adds the seconds that it took.
@@ -125,18 +125,16 @@ impl<'a> Worker<'a> {
     /// Runs the subject, recorded; gives what was there after each step.
     fn record(&mut self, round: usize, random: &mut Random) -> Answer<Vec<Tree>> {
         self.device.order("take fresh")?;
-        self.device.mount()?;
+        self.device.show(Through::Recorded)?;
+        self.device.mount(Through::Recorded)?;
         let top = self.device.at.join("t");
         fs::create_dir(&top)?;
-        fs::write(self.device.at.join("other"), "")?;
+        let shake = Arc::new(Shake::new(&self.device, Pace::of(round), random.next())?);
         (self.subject.prepare)(&top)?;
         syncfs(File::open(&top)?)?;
         self.device.order("record")?;
         self.device
             .order(&format!("delay {}", if round % 2 == 1 { 300 } else { 0 }))?;
-        let pace = Pace::of(round);
-        let shake = Shake::new(self.job.kind, &self.device.at, pace, random.next());
-        let shake = Rc::new(shake);
         let mut play = Play {
             states: vec![tree(&top)?],
             top,
@@ -168,14 +166,14 @@ impl<'a> Worker<'a> {
                 continue;
             }
             let nested = self.subject.nested && n % 8 == 0 && n / 8 < NESTED;
-            if nested {
-                self.device.order("keep state")?;
-                self.device.order("record")?;
-            }
-            let verdict = self.check(&states, known.0, known.1)?;
-            self.count(verdict, state, round)?;
-            if nested {
+            if !nested {
+                let verdict = self.check(&states, known, Through::Memory)?;
+                self.count(verdict, state, round)?;
+            } else {
+                let verdict = self.check(&states, known, Through::Recorded)?;
                 self.device.order("stop")?;
+                self.device.order("take shown")?;
+                self.count(verdict, state, round)?;
                 self.nested(&states, state, round, random)?;
                 self.device.order("forget")?;
             }
@@ -203,25 +201,33 @@ impl<'a> Worker<'a> {
                 self.tally.same += 1;
                 continue;
             }
-            let verdict = self.check(states, known.0, known.1)?;
+            let verdict = self.check(states, known, Through::Memory)?;
             self.tally.nested += 1;
             self.count(verdict, &state, round)?;
         }
         Ok(())
     }
 
-    /// Mounts what is on the device, recovers, and judges.
-    fn check(&mut self, states: &[Tree], acknowledged: usize, begun: usize) -> Answer<Verdict> {
-        self.device.order("keep checked")?;
-        let [_, mounting, recovering, unmounting] = &mut self.tally.parts;
-        if let Err(e) = timed(mounting, || self.device.mount()) {
+    /// Mounts the disk that the server has, recovers, and judges.
+    fn check(
+        &mut self,
+        states: &[Tree],
+        known: (usize, usize),
+        through: Through,
+    ) -> Answer<Verdict> {
+        let [showing, mounting, recovering, unmounting] = &mut self.tally.parts;
+        timed(showing, || self.device.show(through))?;
+        if through == Through::Recorded {
+            self.device.order("record")?;
+        }
+        if let Err(e) = timed(mounting, || self.device.mount(through)) {
             return Ok(Verdict::Unmountable(e.to_string()));
         }
         let top = self.device.at.join("t");
         let recover = || catch_unwind(AssertUnwindSafe(|| (self.subject.recover)(&top)));
         let found = timed(recovering, recover);
         let found = found.unwrap_or_else(|_| Err(fault("recovery panicked")));
-        let verdict = self.subject.judge(states, found, acknowledged, begun);
+        let verdict = self.subject.judge(states, found, known.0, known.1);
         timed(unmounting, || self.device.unmount())?;
         Ok(verdict)
     }
@@ -251,7 +257,7 @@ impl<'a> Worker<'a> {
         fs::create_dir_all(&dir)?;
         let saved = format!("{}-{}.img", self.job.name, self.tally.messages.len());
         let file = dir.join(&saved);
-        self.device.order("take checked")?;
+        self.device.show(Through::Recorded)?;
         self.device.save(&file)?;
         let (subject, known) = (self.subject.name, (state.acknowledged, state.begun));
         let text = format!(

@@ -6,7 +6,7 @@ use crate::play::{Expect, Play, Subject};
 use crate::tree::{Tree, value};
 use rusqlite::Connection;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 const STEPS: usize = 8;
 
@@ -46,22 +46,23 @@ fn recover(top: &Path) -> Answer<Tree> {
 fn steps(play: &mut Play<'_>, mode: &str, synchronous: &str) -> Answer<()> {
     let db = open(&play.top, mode, synchronous)?;
     play.states = vec![look(&db)?];
-    // Between the calls of SQLite nobody can be put, so what happens meanwhile happens between the rows.
-    let shake = Rc::clone(&play.shake);
+    let shake = Arc::clone(&play.shake);
     for n in 1..=STEPS {
         let long = "x".repeat(500 * n);
         play.step(
             |_| look(&db),
             |_, _| {
-                db.execute_batch("begin immediate")?;
-                for k in 1..=3 {
-                    let v = format!("{n:08}{long}");
-                    db.execute("update t set v = ?1 where k = ?2", (v, k))?;
+                shake.beside(|| {
+                    db.execute_batch("begin immediate")?;
+                    for k in 1..=3 {
+                        let v = format!("{n:08}{long}");
+                        db.execute("update t set v = ?1 where k = ?2", (v, k))?;
+                        shake.call();
+                    }
+                    db.execute_batch("commit")?;
                     shake.call();
-                }
-                db.execute_batch("commit")?;
-                shake.call();
-                Ok(())
+                    Ok(())
+                })
             },
         )?;
     }
