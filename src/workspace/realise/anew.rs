@@ -2,7 +2,8 @@
 //!
 //! A file that has the recorded identity but not the recorded content, and was not modified since, is ours
 //! and torn. One that was modified later is somebody's work since, and stays. A file with another identity
-//! but the recorded length, time and content was made by an earlier recovery.
+//! but the recorded length, time and content was made by an earlier recovery; so was one whose content is on
+//! the way to what the transaction then writes over it.
 
 use super::super::identity::{Kind, Stamp};
 use super::super::mapping::{Attributes, Body, Object, ObjectIx, Place, SlotIx};
@@ -255,16 +256,18 @@ impl Work<'_, '_, '_> {
         let ours = match (body, found.kind) {
             (Body::Inline(content), Kind::File) => {
                 let same = found.len == content.len() as u64 && found.mtime == attr.mtime;
-                same && match self.compare(here, content)? {
-                    Content::Whole => true,
-                    Content::Torn => {
-                        if is_target {
-                            self.torn.push(found);
+                let whole = same
+                    && match self.compare(here, content)? {
+                        Content::Whole => true,
+                        Content::Torn => {
+                            if is_target {
+                                self.torn.push(found);
+                            }
+                            false
                         }
-                        false
-                    }
-                    Content::Other => false,
-                }
+                        Content::Other => false,
+                    };
+                whole || self.is_written_over(object, here)?
             }
             (Body::Symlink(target), Kind::Symlink) => self.has_text(here, target)?,
             (Body::Dir, Kind::Dir) => self.has_rights(here, attr)?,

@@ -2,10 +2,10 @@
 //! mixture that a crash may leave is told from somebody else's work, and is finished.
 
 use super::super::identity::Ident;
-use super::super::mapping::{Change, ObjectIx, Set};
+use super::super::mapping::{Change, Object, ObjectIx, Set};
 use super::super::place::{self, read_at, times};
 use super::change::{Changed, reopen};
-use super::state::Work;
+use super::state::{Pos, Work};
 use super::{Mode, fail};
 use crate::sys::{
     self, AsFd, BorrowedFd, Errno, Metadata, Mode as FileMode, OFlags, OwnedFd, RenameFlags,
@@ -63,8 +63,49 @@ impl Work<'_, '_, '_> {
         sys::futimens(&file, &stamp).map_err(|e| fail("futimens", e, path))?;
         // Before the two contents go, which could otherwise finish it after a crash.
         sys::fsync(&file).map_err(|e| fail("fsync", e, path))?;
-        self.forget(before, after, path)?;
+        if self.is_another(object) {
+            // Nothing but the new content tells the next recovery, should there be one, that this file is
+            // ours. It goes with the log.
+            self.forget_old(before, path)?;
+        } else {
+            self.forget(before, after, path)?;
+        }
         Ok(Changed::Done)
+    }
+
+    /// Whether a new object is no longer the inode that was recorded, but one that a recovery has made.
+    fn is_another(&self, object: ObjectIx) -> bool {
+        let recorded = &self.mapping.objects[object];
+        matches!(recorded, Object::New { .. })
+            && !super::state::ident_of(recorded).is(&self.ids[object])
+    }
+
+    /// Whether a file may be a new object that an earlier recovery has made anew, and then begun to write
+    /// over, or has written over.
+    pub(super) fn is_written_over(&self, object: ObjectIx, pos: Pos) -> Result<bool> {
+        for change in &self.mapping.changes {
+            let Set::Content { before, after } = &change.what else {
+                continue;
+            };
+            let (true, Some((dir, name))) = (change.object == object, self.name_at(pos)) else {
+                continue;
+            };
+            let path = self.path(pos);
+            let Some(new) = open_private(self.ctx.staged, after, path)? else {
+                continue;
+            };
+            let old = open_private(self.ctx.kept, before, path)?;
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let file = match sys::openat(dir, name, flags, FileMode::empty()) {
+                // What cannot be read is not known.
+                Err(Errno::ACCESS | Errno::PERM) => continue,
+                done => done.map_err(|e| fail("openat", e, path))?,
+            };
+            if self.is_mixture(&file, old.as_ref(), &new, path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A content that has nowhere to go: it is kept.
@@ -102,14 +143,15 @@ impl Work<'_, '_, '_> {
 
     /// Removes the private copies: the new content last, for its absence says that all is done.
     fn forget(&self, before: &Name, after: &Name, path: &[u8]) -> Result<()> {
-        let kept = self.ctx.kept;
-        for (dir, name) in [(kept, before), (kept, after), (self.ctx.staged, after)] {
-            match sys::unlinkat(dir, name.as_c_str()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(e) => return Err(fail("unlinkat", e, path)),
-            }
+        self.forget_old(before, path)?;
+        for dir in [self.ctx.kept, self.ctx.staged] {
+            unlink(dir, after, path)?;
         }
         Ok(())
+    }
+
+    fn forget_old(&self, before: &Name, path: &[u8]) -> Result<()> {
+        unlink(self.ctx.kept, before, path)
     }
 
     /// Whether every sector of the file is that of the old or of the new content, and its length one that
@@ -177,6 +219,13 @@ impl Work<'_, '_, '_> {
 
 fn unchanged(a: &Ident, b: &Ident) -> bool {
     a.ino == b.ino && a.len == b.len && a.mtime == b.mtime
+}
+
+fn unlink(dir: &Dir, name: &Name, path: &[u8]) -> Result<()> {
+    match sys::unlinkat(dir, name.as_c_str()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(fail("unlinkat", e, path)),
+    }
 }
 
 fn open_private(dir: &Dir, name: &Name, path: &[u8]) -> Result<Option<OwnedFd>> {

@@ -4,8 +4,11 @@ use super::{Ready, Scene, after, scenes, stops};
 use crate::sys::Errno;
 use crate::sys::hook::{self, Action, Plan};
 use crate::workspace::child::some;
+use crate::workspace::compose::compose;
+use crate::workspace::draft::{DraftSet, Source};
 use crate::workspace::mapping::{Body, Object};
 use crate::workspace::realise::Mode;
+use crate::workspace::stage::stage;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -226,6 +229,69 @@ fn what_a_directory_made_anew_has_replaced_is_found() {
     let outcome = ready.run(Mode::Again).unwrap();
     assert_eq!(outcome.conflicts, []);
     ready.check_folders(&scene, &want, "again", &["retired", "kept"]);
+}
+
+/// Two transactions as one: the first has made a file, the second writes over it in place. What stands in
+/// for the file, which is torn, is written over as well, and then nothing of what was recorded is in it.
+#[test]
+fn what_was_made_anew_and_then_written_over_is_known_again() {
+    const NEW: [u8; 1700] = [9; 1700];
+    let scene = Scene {
+        name: "made and written over",
+        prepare: |w| w.write("a", b"old a"),
+        draft: |b| b.create("n", b"first"),
+        check: |_| {},
+    };
+    let both = || {
+        let mut ready = Ready::of(&scene);
+        ready.run(Mode::First).unwrap();
+        let mut draft = ready.world.draft();
+        let (n, _) = draft.old("n");
+        draft.change(n, DraftSet::Content(Source::Bytes(NEW.into())));
+        let draft = draft.draft;
+        let next = ready
+            .world
+            .with(|ctx| stage(ctx, draft).unwrap().committed());
+        compose(&mut ready.mapping, next);
+        ready
+    };
+    let ready = both();
+    ready.run(Mode::Again).unwrap();
+    let want = ready.world.shot();
+    assert_eq!(ready.world.read("n"), NEW);
+    for denied in stops::denials() {
+        for how in [Tear::Empty, Tear::Zeros] {
+            for cut in [false, true] {
+                for at in 1.. {
+                    let what = format!("{denied:?} {how:?} {cut} stopped after {at}");
+                    let ready = both();
+                    tear(&ready, how);
+                    let action = Action::FailAfter(Errno::IO);
+                    let plan = Some(Plan { at, action });
+                    let run = || hook::scope(plan, || ready.run(Mode::Again));
+                    let (_, calls) = hook::deny(&denied, run);
+                    let path = ready.world.path("n");
+                    let synced = calls.iter().rposition(|call| call.contains("sync"));
+                    let written = calls.iter().rposition(|call| *call == "pwrite64");
+                    if cut && written.is_some() && written > synced {
+                        // Not all of it has come to the disk.
+                        File::options()
+                            .write(true)
+                            .open(&path)
+                            .unwrap()
+                            .set_len(1024)
+                            .unwrap();
+                    }
+                    let outcome = hook::deny(&denied, || ready.run(Mode::Again)).unwrap();
+                    assert_eq!(outcome.conflicts, [], "{what}");
+                    ready.check_opened(&scene, &want, &what);
+                    if (calls.len() as u64) < at {
+                        break;
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// A file that somebody has worked on since is theirs, even if it looks like one that was cut short.
