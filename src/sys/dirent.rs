@@ -3,7 +3,6 @@
 use super::{FileType, OwnedFd, Result, retry};
 use rustix::fs::{RawDir, RawDirEntry};
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
 
 /// Size of one read: 32 KiB holds about a thousand short names.
 const BUFFER: usize = 32 * 1024;
@@ -43,7 +42,8 @@ impl<'a> DirEntry<'a> {
 #[derive(Debug)]
 pub struct DirStream {
     fd: OwnedFd,
-    buf: Vec<MaybeUninit<u8>>,
+    /// Only room: the kernel fills it.
+    buf: Vec<u8>,
     /// Names of the entries read by the last call, each with its NUL.
     names: Vec<u8>,
     entries: Vec<(usize, FileType, u64)>,
@@ -107,13 +107,11 @@ impl DirStream {
 
     /// One getdents64; false at the end.
     fn fill(&mut self) -> Result<bool> {
-        if self.buf.is_empty() {
-            self.buf.resize(BUFFER, MaybeUninit::uninit());
-        }
+        self.buf.reserve_exact(BUFFER);
         self.names.clear();
         self.entries.clear();
         self.at = 0;
-        let mut raw = RawDir::new(&self.fd, &mut self.buf);
+        let mut raw = RawDir::new(&self.fd, self.buf.spare_capacity_mut());
         let (names, entries) = (&mut self.names, &mut self.entries);
         let mut keep = |entry: &RawDirEntry<'_>| {
             let name = entry.file_name().to_bytes_with_nul();
