@@ -127,6 +127,10 @@ impl Move<'_> {
         })?;
         self.rename(RenameFlags::empty()).map_err(|e| {
             let error = self.rename_error(e, RenameFlags::empty());
+            // It was carried out all the same: what has the name is no claim, even if it is empty.
+            if error.disk_state() == DiskState::Published {
+                return error;
+            }
             // The claim is an empty directory, or somebody has put something in it, and then it stays theirs.
             match sys::rmdirat(self.to_dir, self.to.as_c_str()) {
                 Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => error,

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use steadfast::publish::{FileOptions, FolderOptions, FolderTarget, Note, SymlinkPolicy, swap};
+use steadfast::sys::Errno;
+use steadfast::sys::hook::{self, Action, Plan};
 use steadfast::{DiskState, Durability, ErrorKind, Root};
 
 fn fill(dir: &Path, text: &str) {
@@ -310,4 +312,56 @@ fn dropping_a_staged_folder_removes_it() {
         .discard()
         .unwrap();
     assert!(names(tmp.path()).is_empty());
+}
+
+/// Without `RENAME_NOREPLACE` an empty folder is made to claim the name. If the rename over it fails, it
+/// goes.
+#[test]
+fn a_claim_that_came_to_nothing_is_taken_back() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fill(&tmp.path().join("next"), "new");
+    let off = [
+        ("renameat2(RENAME_NOREPLACE)", Errno::INVAL),
+        ("renameat", Errno::IO),
+    ];
+    let (done, calls) = hook::scope(None, || {
+        hook::deny(&off, || {
+            FolderOptions::new().publish(&root, "next", &root, "live")
+        })
+    });
+    let error = done.unwrap_err();
+    assert_eq!(
+        (error.errno(), error.disk_state()),
+        (Some(Errno::IO), DiskState::Unchanged)
+    );
+    assert!(calls.contains(&"mkdirat"), "{calls:?}");
+    assert!(error.left_behind().is_empty(), "{error:?}");
+    assert_eq!(names(tmp.path()), ["next"]);
+    assert_eq!(read(&tmp.path().join("next")), "new");
+}
+
+/// A rename over the claim that was carried out and answers an error all the same, as on network storage.
+#[test]
+fn an_empty_folder_is_not_taken_for_a_claim() {
+    let off = [("renameat2(RENAME_NOREPLACE)", Errno::INVAL)];
+    let run = |plan| {
+        let tmp = common::dir();
+        let root = Root::open(tmp.path()).unwrap();
+        fs::create_dir(tmp.path().join("next")).unwrap();
+        let (done, calls) = hook::scope(plan, || {
+            hook::deny(&off, || {
+                FolderOptions::new().publish(&root, "next", &root, "live")
+            })
+        });
+        (names(tmp.path()), done, calls)
+    };
+    let (found, done, calls) = run(None);
+    done.unwrap();
+    assert_eq!(found, ["live"]);
+    let at = calls.iter().position(|c| *c == "renameat").unwrap() as u64 + 1;
+    let action = Action::FailAfter(Errno::IO);
+    let (found, done, _) = run(Some(Plan { at, action }));
+    assert_eq!(done.unwrap_err().disk_state(), DiskState::Published);
+    assert_eq!(found, ["live"], "it was removed");
 }
