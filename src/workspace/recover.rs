@@ -328,11 +328,16 @@ fn work(
         Err(e) => return Err(e),
     }
     for (index, log, found) in &logs {
-        log.release(log.last()).map_err(|e| name_log(e, *index))?;
-        for entry in &found.records {
-            if given_up.iter().any(|a| a.number == entry.transaction) {
-                abandoned::forget(&state.dir, entry.transaction)?;
-            }
+        let released = log.release(log.last()).map_err(|e| name_log(e, *index))?;
+        let given_up = |n: &u64| given_up.iter().any(|what| what.number == *n);
+        let numbers = found.records.iter().map(|entry| entry.transaction);
+        let decided: BTreeSet<u64> = numbers.filter(given_up).collect();
+        if !decided.is_empty() {
+            // A record that makes no sense is passed over only as long as the decision stands.
+            log.sync(released).map_err(|e| name_log(e, *index))?;
+        }
+        for number in decided {
+            abandoned::forget(&state.dir, number)?;
         }
     }
     recovery.removed = sweep(state, &owners, true)?;
