@@ -139,6 +139,9 @@ struct Run<'a> {
     options: WorkspaceOptions,
     boot: u8,
     model: Model,
+    /// Something went wrong since the last boot. If that was a sync of the tree, a commit may have
+    /// passed over it, and whatever needs such a sync is refused until then.
+    doubt: bool,
     said: Vec<String>,
 }
 
@@ -175,11 +178,16 @@ impl Run<'_> {
         );
     }
 
+    fn is_doubted(&self, error: &Error) -> bool {
+        self.doubt && error.kind() == ErrorKind::Poisoned
+    }
+
     fn open(&self) -> steadfast::Result<Workspace> {
         self.options.clone().open(&self.root)
     }
 
     fn reboot(&mut self) {
+        self.doubt = false;
         self.boot = self.boot.wrapping_add(1);
         hook::set_machine(Some(Machine {
             boot_id: Some([self.boot; 16]),
@@ -200,8 +208,10 @@ impl Run<'_> {
             let open = || self.open().map(drop);
             let (answer, met, _) = with(plan, open);
             if let Err(e) = answer {
-                assert!(met, "{e}: {e:?}\n{}", self.context());
+                let expected = met || self.is_doubted(&e);
+                assert!(expected, "{e}: {e:?}\n{}", self.context());
             }
+            self.doubt |= met;
         }
         // Those who only look see something, whatever it is.
         status(&self.root).unwrap();
@@ -213,7 +223,12 @@ impl Run<'_> {
                 Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "{}", self.context()),
             }
         }
-        let workspace = match self.open() {
+        let mut answer = self.open();
+        if answer.as_ref().is_err_and(|e| self.is_doubted(e)) {
+            self.reboot();
+            answer = self.open();
+        }
+        let workspace = match answer {
             Ok(workspace) => workspace,
             Err(e) => panic!("{e}: {e:?}\n{}", self.context()),
         };
@@ -310,17 +325,18 @@ impl Run<'_> {
         let states = match (&answer, &next) {
             (Ok(_), Ok(next)) => vec![next.clone()],
             (Ok(_), Err(e)) => panic!("should have failed with {e:?}\n{}", self.context()),
-            (Err(e), Err(expected)) if !met => {
+            (Err(e), Err(expected)) if !met && !self.is_doubted(e) => {
                 self.check_error(e, expected);
                 vec![before]
             }
-            (Err(e), Ok(_)) if !met => panic!("{e}\n{}", self.context()),
+            (Err(e), Ok(_)) if !met && !self.is_doubted(e) => panic!("{e}\n{}", self.context()),
             (Err(e), next) => match (e.disk_state(), next) {
                 (DiskState::Unchanged, _) | (_, Err(_)) => vec![before],
                 (DiskState::Committed, Ok(next)) => vec![next.clone()],
                 (_, Ok(next)) => vec![before, next.clone()],
             },
         };
+        self.doubt |= met;
         match alive {
             Some(workspace) if !dead => {
                 self.must_be(&states[0]);
@@ -415,7 +431,7 @@ impl Run<'_> {
                     return vec![before.clone()];
                 }
             };
-            let (work, whole) = self.steps(&mut section, plan.is_some());
+            let (work, whole) = self.steps(&mut section, plan.is_some() || self.doubt);
             match self.input.below(4) {
                 0..2 if whole => {
                     let answer = section.commit();
@@ -439,7 +455,8 @@ impl Run<'_> {
             }
         });
         self.say(format_args!("met {met}, dead {dead}"));
-        if met {
+        self.doubt |= met;
+        if self.doubt {
             drop(workspace);
             return Left::Dead(states);
         }
@@ -461,7 +478,10 @@ impl Run<'_> {
                     let plan = misfortune(&mut self.input);
                     self.say(format_args!("settle with {plan:?}"));
                     let (answer, met, _) = with(plan, || workspace.settle());
-                    assert!(met || answer.is_ok(), "{answer:?}\n{}", self.context());
+                    let failed = answer.as_ref().err();
+                    let expected = failed.is_none_or(|e| met || self.is_doubted(e));
+                    assert!(expected, "{answer:?}\n{}", self.context());
+                    self.doubt |= met;
                     self.must_be(&self.model);
                     match answer {
                         Ok(()) if !met => Left::Alive(workspace.into()),
@@ -473,7 +493,9 @@ impl Run<'_> {
                 }
                 _ => {
                     self.say("close");
-                    workspace.close().unwrap();
+                    if let Err(e) = workspace.close() {
+                        assert!(self.is_doubted(&e), "{e:?}\n{}", self.context());
+                    }
                     Left::Dead(vec![self.model.clone()])
                 }
             };
@@ -484,7 +506,13 @@ impl Run<'_> {
         }
         drop(workspace);
         let states = vec![self.model.clone()];
-        self.again(states).close().unwrap();
+        let mut workspace = self.again(states);
+        if self.doubt {
+            drop(workspace);
+            self.reboot();
+            workspace = self.open().unwrap();
+        }
+        workspace.close().unwrap();
         // Opened once more there is nothing to do, and nothing was left.
         let workspace = self.open().unwrap();
         let found = workspace.recovered();
@@ -526,6 +554,7 @@ fn run(data: &[u8]) {
         root: Root::open(&top).unwrap(),
         boot: 0,
         model: Model::default(),
+        doubt: false,
         said: Vec::new(),
     };
     run.reboot();
