@@ -49,3 +49,61 @@ pub(crate) fn numbers(dir: &Dir, counts: impl Fn(u16) -> bool) -> Result<Numbers
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Log, LogOptions, Record};
+    use crate::sys::OwnedFd;
+    use std::fs::{self, File};
+    use std::path::Path;
+
+    const KIND: u16 = 16;
+    const BLOCK: usize = 512;
+
+    fn open(path: &Path) -> (Dir, Log) {
+        let dir = || Dir::from(OwnedFd::from(File::open(path).unwrap()));
+        let (log, _) = LogOptions::new().segment_len(8192).open(dir()).unwrap();
+        (dir(), log)
+    }
+
+    /// What is left of a torn group has by now the number of a record that was released. Nothing says that
+    /// its own transaction was.
+    #[test]
+    fn what_is_left_of_a_torn_group_is_not_released() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, log) = open(tmp.path());
+        let record = |n, payload| Record::new(KIND, payload).transaction(n);
+        log.append_durable(&[record(1, b"stays")]).unwrap();
+        let segment = tmp.path().join("0000000000000001.seg");
+        let before = fs::read(&segment).unwrap();
+        let fills = [0; 6 * BLOCK];
+        let group = [record(2, &[]), record(3, &fills), record(99, b"left")];
+        let torn = log.append_durable(&group).unwrap();
+        drop(log);
+        // All of the group but its last block is lost in a power cut.
+        let mut bytes = fs::read(&segment).unwrap();
+        let last = bytes.windows(4).rposition(|w| w == b"left").unwrap() / BLOCK * BLOCK;
+        bytes[..last].copy_from_slice(&before[..last]);
+        fs::write(&segment, &bytes).unwrap();
+        let (_, log) = open(tmp.path());
+        let mut seq = 0;
+        for n in 4..7 {
+            seq = log.append_durable(&[record(n, b"new")]).unwrap().last;
+        }
+        assert!(seq > torn.last);
+        log.release(seq).unwrap();
+        log.close().unwrap();
+        let now = fs::read(&segment).unwrap();
+        assert_eq!(
+            now[last..last + BLOCK],
+            bytes[last..last + BLOCK],
+            "nothing is left"
+        );
+        let want = Numbers {
+            highest: 99,
+            released: 6,
+        };
+        assert_eq!(numbers(&dir, |kind| kind == KIND).unwrap(), want);
+    }
+}

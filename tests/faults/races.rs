@@ -5,6 +5,7 @@ use crate::dir;
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -160,6 +161,34 @@ fn what_came_to_the_name_in_the_last_moment_stays() {
             let folder = ("f".to_owned(), None);
             assert_eq!(found, [if n == 0 { folder } else { file("f", "theirs") }]);
             assert!(n > 0 || tmp.path().join("f/theirs").exists());
+            let exchanges = calls.iter().filter(|c| **c == EXCHANGE).count();
+            assert_eq!(exchanges, if ahead == 0 { 2 } else { 0 }, "{n}");
+        }
+    }
+}
+
+/// A symlink too, even if it leads to what was there.
+#[test]
+fn a_symlink_that_came_in_the_last_moment_stays() {
+    type Case = (fn(&Path), fn(&Root) -> Result<Receipt>);
+    let cases: [Case; 3] = [
+        (old_file, replace_file),
+        (old_file, if_unchanged),
+        (old_folder, replace_folder),
+    ];
+    let deed: fn(&Path) = |top| {
+        fs::rename(top.join("f"), top.join("old")).unwrap();
+        symlink("old", top.join("f")).unwrap();
+    };
+    for (n, (prepare, operation)) in cases.into_iter().enumerate() {
+        for ahead in [0, 1] {
+            let Some((tmp, done, calls)) = race(EXCHANGE, ahead, prepare, operation, deed) else {
+                return;
+            };
+            changed(&done.unwrap_err());
+            assert_eq!(entries(tmp.path()).len(), 2, "{n}");
+            let link = fs::read_link(tmp.path().join("f")).unwrap();
+            assert_eq!(link, Path::new("old"), "{n}");
             let exchanges = calls.iter().filter(|c| **c == EXCHANGE).count();
             assert_eq!(exchanges, if ahead == 0 { 2 } else { 0 }, "{n}");
         }

@@ -1,7 +1,7 @@
 //! Damage: found, reported with its place, never taken for a crash; what stands before it is kept.
 
 use crate::common;
-use crate::support::{Image, dir, image, long, materialise, numbers, open, payload, record};
+use crate::support::{Image, KIND, dir, image, long, materialise, numbers, open, payload, record};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -444,4 +444,72 @@ fn a_proof_is_found_wherever_it_stands() {
             }
         }
     }
+}
+
+/// A segment that was written to another one's place as well: which of the two holds what was added to it
+/// later, neither can tell.
+#[test]
+fn a_segment_that_stands_twice_is_found() {
+    let log = Log::new(true);
+    let names: Vec<_> = log.image.keys().collect();
+    for (from, to) in [(0, 1), (1, 0), (0, names.len() - 1)] {
+        let mut image = log.image.clone();
+        let frames = image[names[from]][512..].to_vec();
+        image.get_mut(names[to]).unwrap()[512..].copy_from_slice(&frames);
+        let tmp = materialise(&image);
+        let seen = look(tmp.path());
+        assert!(
+            matches!(&seen.end, End::Corrupt(d) if d.kind == DamageKind::Foreign),
+            "{from} to {to}: {:?}",
+            seen.end
+        );
+        assert_eq!(open(tmp.path()).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+/// What is left of a group that was torn has a number that the next writer gave to another record: of the
+/// two, that one is told as given up.
+#[test]
+fn of_two_records_with_one_number_the_later_is_given_up() {
+    const BLOCK: usize = 512;
+    let tmp = common::dir();
+    let name = "0000000000000001.seg";
+    let (log, _) = open(tmp.path()).unwrap();
+    log.append_durable(&[record(&payload(1, 20))]).unwrap();
+    // One block; three; and, in the fifth, the one that is left.
+    let torn = [
+        payload(2, BLOCK - 64),
+        payload(3, 3 * BLOCK - 64),
+        payload(99, 20),
+    ];
+    let torn: Vec<_> = torn.iter().map(|p| record(p)).collect();
+    let before = image(tmp.path());
+    log.append_durable(&torn).unwrap();
+    drop(log);
+    let mut after = image(tmp.path());
+    let bytes = after.get_mut(name).unwrap();
+    let blocks = (0..bytes.len()).step_by(BLOCK);
+    let changed: Vec<_> = blocks
+        .filter(|at| before[name][*at..*at + BLOCK] != bytes[*at..*at + BLOCK])
+        .collect();
+    assert_eq!(changed.len(), 5);
+    bytes[changed[0]..changed[4]].fill(0);
+    let tmp = materialise(&after);
+    let (log, found) = open(tmp.path()).unwrap();
+    assert_eq!(numbers(&found.records), [1]);
+    for n in 4..7 {
+        log.append_durable(&[record(&payload(n, 20))]).unwrap();
+    }
+    drop(log);
+    let mut image = image(tmp.path());
+    let bytes = image.get_mut(name).unwrap();
+    assert!(bytes.windows(20).any(|w| w == payload(99, 20)));
+    // The beginning of the later run.
+    bytes[changed[0] + 16] ^= 1;
+    let tmp = materialise(&image);
+    let done = repair(&dir(tmp.path())).unwrap();
+    assert!(done.damage.is_some());
+    let given_up: Vec<_> = done.given_up.iter().map(|g| g.readable).collect();
+    let told = |n| Some((KIND, n));
+    assert_eq!(given_up, [None, told(4), told(5), told(6)], "{done:?}");
 }

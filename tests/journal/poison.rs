@@ -196,6 +196,17 @@ fn a_segment_is_a_file() {
     assert_eq!(kind(open(tmp.path()).unwrap_err()), ErrorKind::NotAFile);
 }
 
+/// Nor does something else that has the name of the lock make anybody wait who only looks.
+#[test]
+fn a_lock_that_is_a_fifo_is_looked_at() {
+    let tmp = common::dir();
+    drop(open(tmp.path()).unwrap());
+    std::fs::remove_file(tmp.path().join("lock")).unwrap();
+    let mode = sys::Mode::RUSR | sys::Mode::WUSR;
+    sys::mkfifoat(dir(tmp.path()), "lock", mode).unwrap();
+    assert!(!inspect(&dir(tmp.path())).unwrap().live);
+}
+
 /// The lock is on the file that has the name, or it keeps nobody out.
 #[test]
 fn a_lock_on_a_removed_file_is_none() {

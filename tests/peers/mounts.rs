@@ -6,7 +6,8 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use std::fs;
 use std::io::Write;
 use steadfast::publish::{
-    Batch, FileOptions, FolderOptions, Note, Staging, SweepOptions, Target, swap, sweep,
+    Batch, BatchStrategy, FileOptions, FolderOptions, Note, Staging, SweepOptions, Target, swap,
+    sweep,
 };
 use steadfast::sys::{Errno, hook};
 use steadfast::{DiskState, Durability, ErrorKind, Root};
@@ -260,5 +261,34 @@ fn nothing_needs_procfs() {
             names(tmp.path()),
             ["a", "b", "c", "d", "e", "f", "folder", "g", "h"]
         );
+    });
+}
+
+/// One syncfs reaches one file system only: files of another one are synced by themselves.
+#[test]
+fn a_batch_on_two_file_systems_syncs_both() {
+    let test = "a_batch_on_two_file_systems_syncs_both";
+    let tmp = common::dir();
+    with_own_mounts(test, || {
+        let other = tmp.path().join("other");
+        fs::create_dir(&other).unwrap();
+        if !mounted(test, "tmpfs", &other, "size=1m") {
+            return;
+        }
+        let root = Root::open(tmp.path()).unwrap();
+        let (done, calls) = hook::scope(None, || {
+            let mut batch = Batch::new(&root)?.strategy(BatchStrategy::WholeFileSystem);
+            for path in ["f", "g", "other/f"] {
+                batch.write(path, path, &FileOptions::new())?;
+            }
+            batch.commit()
+        });
+        assert_eq!(done.unwrap().len(), 3);
+        let count = |name| calls.iter().filter(|c| **c == name).count();
+        // Three files and two directories.
+        assert_eq!((count("syncfs"), count("fsync")), (0, 5), "{calls:?}");
+        assert_eq!(read(&other.join("f")), "other/f");
+        drop(root);
+        unmount(&other, UnmountFlags::DETACH).unwrap();
     });
 }

@@ -260,3 +260,31 @@ fn further_names_of_the_file_are_told() {
         ("new".to_owned(), "old".to_owned())
     );
 }
+
+/// What vouches for the old content (IMA's digest) would be wrong for the new one; a label is kept.
+#[test]
+fn what_vouches_for_the_old_content_is_not_kept() {
+    let test = "what_vouches_for_the_old_content_is_not_kept";
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let f = tmp.path().join("f");
+    fs::write(&f, "old").unwrap();
+    let file = File::open(&f).unwrap();
+    // A SHA-1 digest by its form.
+    let digest = [&[1][..], &[7; 20]].concat();
+    for (name, value) in [
+        (c"security.ima", &digest[..]),
+        (c"security.steadfast-test", b"kept"),
+    ] {
+        match sys::fsetxattr(&file, name, value, XattrFlags::empty()) {
+            Ok(()) => {}
+            Err(e) => return skipped(test, format!("{name:?} cannot be set: {e}")),
+        }
+    }
+    FileOptions::new().write(&root, "f", "new").unwrap();
+    let new = File::open(&f).unwrap();
+    let get = |name| sys::fgetxattr(&new, name).unwrap();
+    assert_eq!(get(c"security.steadfast-test"), Some(b"kept".to_vec()));
+    assert_eq!(get(c"security.ima"), None);
+    assert_eq!(read(&f), "new");
+}

@@ -118,6 +118,9 @@ fn an_unnamed_file_that_cannot_get_a_name_is_copied_into_a_named_one() {
         let options = FileOptions::new().staging(Staging::Unnamed);
         let receipt = options.write(&root, "f", "new").unwrap();
         assert!(receipt.notes().contains(&Note::StagedByName), "{receipt:?}");
+        // It is told by the copy, not by the unnamed file, which is gone.
+        let ino = fs::metadata(tmp.path().join("f")).unwrap().ino();
+        assert_eq!(receipt.id().ino, ino);
     });
     assert_eq!(fs::read_to_string(tmp.path().join("f")).unwrap(), "new");
     assert_eq!(

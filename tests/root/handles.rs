@@ -9,8 +9,8 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use steadfast::sys::hook;
-use steadfast::{Backend, Durability, ErrorKind, Root};
+use steadfast::sys::hook::{self, Action, Plan};
+use steadfast::{Backend, Dir, Durability, ErrorKind, Root};
 
 #[test]
 fn every_descriptor_is_closed_on_exec() {
@@ -262,4 +262,21 @@ fn syncs_reach_the_kernel() {
             (Some(Errno::IO), Some(Path::new("d")))
         );
     }
+}
+
+/// A descriptor that is only a place cannot be synced itself, so that the directory is opened for it.
+#[test]
+fn a_directory_that_is_held_as_a_place_is_synced() {
+    let tmp = common::dir();
+    let place = rustix::fs::open(tmp.path(), OFlags::PATH | OFlags::DIRECTORY, mode(0)).unwrap();
+    let dir = Dir::from(place);
+    let (done, calls) = hook::scope(None, || dir.sync());
+    done.unwrap();
+    assert_eq!(calls, ["fsync", "openat", "fsync"]);
+    let plan = Plan {
+        at: 3,
+        action: Action::Fail(Errno::IO),
+    };
+    let (done, _) = hook::scope(Some(plan), || dir.sync());
+    assert_eq!(done.unwrap_err().errno(), Some(Errno::IO));
 }
