@@ -2,7 +2,7 @@
 //! mixture that a crash may leave is told from somebody else's work, and is finished.
 
 use super::super::identity::Ident;
-use super::super::mapping::{Change, Object, ObjectIx, Set};
+use super::super::mapping::{Body, Change, Object, ObjectIx, Set};
 use super::super::place::{self, read_at, times};
 use super::change::{Changed, reopen};
 use super::state::{Pos, Work};
@@ -87,7 +87,14 @@ impl Work<'_, '_, '_> {
             let Set::Content { before, after } = &change.what else {
                 continue;
             };
-            let (true, Some((dir, name))) = (change.object == object, self.name_at(pos)) else {
+            let of = match &self.mapping.objects[change.object] {
+                Object::New {
+                    body: Body::Link(of),
+                    ..
+                } => *of,
+                _ => change.object,
+            };
+            let (true, Some((dir, name))) = (of == object, self.name_at(pos)) else {
                 continue;
             };
             let path = self.path(pos);
