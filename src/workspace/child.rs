@@ -9,6 +9,7 @@ use crate::sys::{LockKind, hook};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 const JOB: &str = "STEADFAST_TEST_JOB";
@@ -91,9 +92,23 @@ pub(crate) fn wait_for(word: &str, child: &mut Child) -> String {
     said
 }
 
+/// Between fork and exec a child has the descriptors of all threads of its parent, and with them their locks.
+static CHILDREN: RwLock<()> = RwLock::new(());
+
+/// As long as this lives, no test of this process starts a child: what is closed is closed.
+pub(crate) fn no_child() -> RwLockReadGuard<'static, ()> {
+    CHILDREN.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child. Not to be called while holding [`no_child`].
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    let _alone = CHILDREN.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
+
 /// All that a job says.
 pub(crate) fn output(mut command: Command) -> String {
-    let out = command.stderr(Stdio::inherit()).output().unwrap();
+    let out = spawn(&mut command).wait_with_output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success(), "{text}");
     text

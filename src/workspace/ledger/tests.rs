@@ -3,7 +3,7 @@
 use super::*;
 use crate::claim::{ClaimPath, Want};
 use crate::sys::hook::{self, Action, Plan};
-use crate::workspace::child::{command, dir, long, one_of_many, output, wait_for};
+use crate::workspace::child::{command, dir, long, one_of_many, output, spawn, wait_for};
 use crate::workspace::state::State;
 use crate::{DiskState, Root};
 use std::collections::HashSet;
@@ -392,12 +392,7 @@ fn the_claim_and_the_mark_of_a_killed_process_end_in_one_step() {
         (false, false) => 1_000,
         (false, true) => 100,
     };
-    let spawn = || {
-        command("hold", tmp.path(), "")
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap()
-    };
+    let spawn = || spawn(command("hold", tmp.path(), "").stderr(std::process::Stdio::null()));
     // The next one starts, and waits for the claim, while the one before is still alive.
     let mut child = spawn();
     for kill in 0..kills {

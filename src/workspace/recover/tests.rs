@@ -3,6 +3,7 @@
 use super::*;
 use crate::journal::Record;
 use crate::sys::hook;
+use crate::workspace::child::no_child;
 use crate::workspace::record::PHASE;
 use crate::workspace::{Workspace, operator};
 
@@ -41,6 +42,7 @@ fn nobody_begins_while_somebody_recovers() {
 
 #[test]
 fn a_section_that_makes_no_sense_is_refused_before_anything_is_done() {
+    let _alone = no_child();
     let (tmp, root, workspace) = committed();
     let record = Record::new(PHASE, b"no beginning").transaction(9);
     workspace.writer.log.append_durable(&[record]).unwrap();
@@ -53,8 +55,35 @@ fn a_section_that_makes_no_sense_is_refused_before_anything_is_done() {
     assert!(!tmp.path().join("f").exists());
 }
 
+/// The decision to give it up is forgotten only when the release of its record is durable: whoever ends in
+/// between, at whichever call, leaves one or the other.
+#[test]
+fn what_was_given_up_stays_given_up_wherever_the_next_one_ends() {
+    let _alone = no_child();
+    for at in 1.. {
+        let (_tmp, root, workspace) = committed();
+        let number = workspace.state.ledger.draw().unwrap();
+        let record = Record::new(PHASE, b"no beginning").transaction(number);
+        workspace.writer.log.append_durable(&[record]).unwrap();
+        drop(workspace);
+        let _ = operator::repair(&root).unwrap();
+        let plan = hook::Plan {
+            at,
+            action: hook::Action::FailFrom(Errno::IO),
+        };
+        let (done, calls) = hook::scope(Some(plan), || Workspace::open(&root).map(drop));
+        let again = Workspace::open(&root);
+        assert!(again.is_ok(), "ended at call {at}, {done:?}: {again:?}");
+        if (calls.len() as u64) < at {
+            assert!(done.is_ok() && at > 50, "{done:?} after {at} calls");
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_record_of_a_later_version_is_refused_before_anything_is_done() {
+    let _alone = no_child();
     let (tmp, root, workspace) = committed();
     let number = workspace.state.ledger.draw().unwrap();
     let record = Record::new(PHASE + 100, b"of a later version").transaction(number);
@@ -79,6 +108,7 @@ fn a_record_of_a_later_version_is_refused_before_anything_is_done() {
 
 #[test]
 fn a_damaged_note_of_a_conflict_is_refused_before_anything_is_done() {
+    let _alone = no_child();
     let (tmp, root, workspace) = committed();
     drop(workspace);
     std::fs::remove_file(tmp.path().join("f")).unwrap();
@@ -102,6 +132,7 @@ fn a_damaged_note_of_a_conflict_is_refused_before_anything_is_done() {
 /// The ledger is not synced: after a power cut it may hold what was never true.
 #[test]
 fn the_mark_of_a_log_that_is_not_there_is_cleared() {
+    let _alone = no_child();
     let tmp = tempfile::tempdir().unwrap();
     let root = Root::open(tmp.path()).unwrap();
     for kind in [MarkKind::Commit, MarkKind::Section] {
@@ -122,6 +153,7 @@ fn the_mark_of_a_log_that_is_not_there_is_cleared() {
 /// A process that is killed frees its claims and its log one after the other.
 #[test]
 fn the_horizon_does_not_pass_what_is_half_done() {
+    let _alone = no_child();
     let tmp = tempfile::tempdir().unwrap();
     let root = Root::open(tmp.path()).unwrap();
     let dying = Workspace::open(&root).unwrap();

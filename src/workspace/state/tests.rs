@@ -3,7 +3,7 @@
 use super::*;
 use crate::journal::Record;
 use crate::sys::hook::{self, Action, Plan};
-use crate::workspace::child::{command, dir, output, skipped, some};
+use crate::workspace::child::{command, dir, output, skipped, some, spawn};
 use crate::workspace::writers::{self, WriterOptions};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -374,11 +374,8 @@ fn an_empty_folder_that_was_lost_is_made_again_and_logs_are_missed() {
 }
 
 fn copy(from: &Path, to: &Path) {
-    let done = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(from)
-        .arg(to)
-        .status();
+    let mut command = std::process::Command::new("cp");
+    let done = spawn(command.arg("-a").arg(from).arg(to)).wait();
     assert!(done.unwrap().success());
 }
 

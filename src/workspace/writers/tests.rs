@@ -4,7 +4,7 @@ use super::*;
 use crate::Root;
 use crate::journal::Record;
 use crate::sys::hook::{self, Action, Plan};
-use crate::workspace::child::{command, dir, options, wait_for};
+use crate::workspace::child::{command, dir, options, spawn, wait_for};
 use std::collections::BTreeSet;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -90,7 +90,7 @@ fn many_at_once_get_different_logs() {
     let (tmp, state) = workspace();
     for _ in 0..3 {
         let mut children: Vec<_> = (0..3)
-            .map(|_| command("own", tmp.path(), "").spawn().unwrap())
+            .map(|_| spawn(&mut command("own", tmp.path(), "")))
             .collect();
         let mut threads: Vec<Writer> = std::thread::scope(|s| {
             let threads: Vec<_> = (0..4).map(|_| s.spawn(|| own(&state))).collect();
