@@ -279,7 +279,7 @@ pub(super) fn record(state: &State, commit: &Commit, outcome: &Outcome) -> Resul
         out.push(conflict.id);
     }
     // What is kept must be as durable as what says so.
-    sys::syncfs(&state.dir).map_err(|e| Error::new("record conflict", "syncfs", e))?;
+    (state.syncfs(&state.dir)).map_err(|e| Error::new("record conflict", "syncfs", e))?;
     Ok(out)
 }
 

@@ -489,3 +489,52 @@ pub(super) fn now() -> Stamp {
     let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
     (seconds, since.subsec_nanos())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::hook;
+
+    /// Nobody takes a later sync of this mount for a proof.
+    fn assert_in_doubt(root: &Root, workspace: Workspace) {
+        drop(workspace);
+        let workspace = Workspace::open(root).unwrap();
+        assert_eq!(workspace.settle().unwrap_err().kind(), ErrorKind::Poisoned);
+    }
+
+    #[test]
+    fn a_sync_that_fails_for_a_section_ends_checkpoints() {
+        let _alone = crate::workspace::child::no_child();
+        let dir = crate::workspace::child::dir();
+        let root = Root::open(dir.path()).unwrap();
+        let workspace = Workspace::open(&root).unwrap();
+        let mut section = workspace.section("fails").unwrap();
+        section.apply(|tx| tx.write("f", "text")).unwrap();
+        let failed = hook::deny(&[("syncfs", crate::sys::Errno::IO)], || section.commit());
+        assert!(failed.is_err());
+        assert_in_doubt(&root, workspace);
+    }
+
+    /// The kernel tells who syncs, and nobody who opens the file system later.
+    #[test]
+    fn a_sync_that_fails_for_one_transaction_ends_checkpoints() {
+        let _alone = crate::workspace::child::no_child();
+        for in_place in [false, true] {
+            let dir = crate::workspace::child::dir();
+            let root = Root::open(dir.path()).unwrap();
+            let workspace = Workspace::open(&root).unwrap();
+            let mut tx = workspace.begin();
+            for n in 0..5 {
+                std::fs::write(dir.path().join(format!("f{n}")), "old").unwrap();
+                match in_place {
+                    true => tx.write_in_place(format!("f{n}"), "text"),
+                    false => tx.write(format!("f{n}"), vec![1; 20_000]),
+                }
+                .unwrap();
+            }
+            let failed = hook::deny(&[("syncfs", crate::sys::Errno::IO)], || tx.commit());
+            assert_eq!(failed.unwrap_err().disk_state(), DiskState::Unchanged);
+            assert_in_doubt(&root, workspace);
+        }
+    }
+}

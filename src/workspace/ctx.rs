@@ -1,6 +1,7 @@
 //! Where the work on a transaction goes on: the root, and the private folders beside its logs.
 
 use super::state::State;
+use crate::sys::{self, AsFd};
 use crate::{Dir, Name, Result, Root};
 
 /// What staging and realising need of a workspace.
@@ -10,10 +11,27 @@ pub(crate) struct Ctx<'a> {
     pub(crate) kept: &'a Dir,
     pub(crate) retired: &'a Dir,
     pub(crate) keys: &'a Dir,
-    /// Where a sync of the whole file system proves nothing: everything is synced by itself.
-    pub(crate) each: Option<&'a State>,
+    /// Whom a failed sync is told to; `None` only in tests.
+    pub(crate) state: Option<&'a State>,
+    /// A sync of the whole file system proves nothing: everything is synced by itself.
+    pub(crate) each: bool,
     /// Gives private names that nobody else is given.
     pub(crate) names: &'a mut dyn FnMut() -> Result<Name>,
+}
+
+impl Ctx<'_> {
+    /// As [`State::syncfs`].
+    pub(crate) fn syncfs(&self, fd: impl AsFd) -> sys::Result<()> {
+        match self.state {
+            Some(state) => state.syncfs(fd),
+            None => sys::syncfs(fd),
+        }
+    }
+
+    /// A sync has failed: nothing is taken for durable in place until the next mount.
+    pub(crate) fn doubt(&self) -> Result<()> {
+        self.state.map_or(Ok(()), State::doubt)
+    }
 }
 
 impl std::fmt::Debug for Ctx<'_> {

@@ -158,6 +158,18 @@ impl State {
         self.ledger.doubt(self.incarnation)
     }
 
+    /// Makes everything on the file system durable.
+    ///
+    /// # Errors
+    /// If it fails, everybody who would rely on a later one is told as well: the kernel tells each open file
+    /// of an error once, and nobody who opens one afterwards.
+    pub(crate) fn syncfs(&self, fd: impl AsFd) -> sys::Result<()> {
+        sys::syncfs(fd).inspect_err(|_| {
+            // What is returned says the same to who asked.
+            let _ = self.doubt();
+        })
+    }
+
     /// Where work on a transaction goes on.
     pub(crate) fn ctx<'a>(
         &'a self,
@@ -170,7 +182,8 @@ impl State {
             kept: &self.kept,
             retired: &self.retired,
             keys: &self.keys,
-            each: self.each.then_some(self),
+            state: Some(self),
+            each: self.each,
             names,
         }
     }

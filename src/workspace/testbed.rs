@@ -83,7 +83,8 @@ impl World {
             kept: &self.kept,
             retired: &self.retired,
             keys: &self.keys,
-            each: None,
+            state: None,
+            each: false,
             names: &mut names,
         };
         f(&mut ctx)

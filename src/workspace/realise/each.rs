@@ -10,9 +10,9 @@ impl Work<'_, '_, '_> {
     /// Makes everything durable that the mapping has put in place, and the names. A sync that fails is told
     /// to everybody who would rely on it: the log stays as it is then, and has it all.
     pub(super) fn sync_each(&mut self) -> Result<()> {
-        let Some(state) = self.ctx.each else {
+        if !self.ctx.each {
             return Ok(());
-        };
+        }
         let mut places = Vec::new();
         for slot in (0..self.slots.len()).filter(|slot| self.concerns(*slot)) {
             let place = self.mapping.slots[slot].place;
@@ -20,14 +20,14 @@ impl Work<'_, '_, '_> {
                 places.push(place);
             }
             if self.is_satisfied(slot) && !self.sync_thing(slot)? {
-                return state.doubt();
+                return self.ctx.doubt();
             }
         }
         for place in places {
             if let Some(dir) = &self.places[place]
                 && sync_names(sys::AsFd::as_fd(dir)).is_err()
             {
-                return state.doubt();
+                return self.ctx.doubt();
             }
         }
         Ok(())

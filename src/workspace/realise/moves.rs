@@ -202,8 +202,8 @@ impl Work<'_, '_, '_> {
             };
             if dirs.len() > FEW {
                 // The private folders are on the same file system, and open for reading.
-                let staged = self.folder(Folder::Staged);
-                return sys::syncfs(staged).map_err(|e| self.refused("syncfs", e, *pos));
+                return (self.ctx.syncfs(self.ctx.staged))
+                    .map_err(|e| self.refused("syncfs", e, *pos));
             }
             sync_names(dir).map_err(|e| self.refused("fsync", e, *pos))?;
         }

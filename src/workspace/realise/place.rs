@@ -41,7 +41,8 @@ impl Work<'_, '_, '_> {
             {
                 if self.purpose == Purpose::Back && e == Errno::XDEV {
                     // Everything that belongs elsewhere has been moved out of it, now or by an earlier run.
-                    sys::syncfs(self.folder(Folder::Staged))
+                    self.ctx
+                        .syncfs(self.ctx.staged)
                         .map_err(|e| fail("syncfs", e, self.path(Pos::Slot(slot))))?;
                     self.remove_in_place(Pos::Slot(slot))?;
                     continue;

@@ -8,7 +8,6 @@ use super::record::End;
 use super::recover::{self, StillOpen};
 use super::take_back::take_back;
 use super::{Held, Section};
-use crate::sys;
 use crate::workspace::commit::Receipt;
 use crate::workspace::record::SECTION_END;
 use crate::workspace::writers;
@@ -20,8 +19,8 @@ const BACK: &str = "take back section";
 pub(super) fn commit(section: &mut Section<'_>) -> Result<Receipt> {
     let number = section.begin.number;
     let synced = section.usable().and_then(|()| {
-        let dir = &section.workspace.state.dir;
-        sys::syncfs(dir).map_err(|e| Error::new(COMMIT, "syncfs", e))
+        let state = &section.workspace.state;
+        (state.syncfs(&state.dir)).map_err(|e| Error::new(COMMIT, "syncfs", e))
     });
     let end = End::Committed(section.keys.clone());
     let decided = match synced {

@@ -210,7 +210,8 @@ fn keep(section: &mut Section<'_>, targets: &[Target], all: bool) -> Result<()> 
         if !made.is_empty() {
             // Also of what was written through a mapping before, so that what comes later shows in the time
             // of change.
-            sys::syncfs(&workspace.state.dir).map_err(|e| Error::new(OP, "syncfs", e))?;
+            let state = &workspace.state;
+            (state.syncfs(&state.dir)).map_err(|e| Error::new(OP, "syncfs", e))?;
         }
         section.record(&Item::Undo(fragment.clone()))?;
         Ok(fragment)

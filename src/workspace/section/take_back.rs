@@ -94,7 +94,8 @@ fn files(
     if let Some(top) = sum.top() {
         dress(ctx.root, top).map_err(failed)?;
     }
-    sys::syncfs(ctx.kept).map_err(|e| failed(Error::new(OP, "syncfs", e)))
+    ctx.syncfs(ctx.kept)
+        .map_err(|e| failed(Error::new(OP, "syncfs", e)))
 }
 
 /// Which of the images are needed.

@@ -182,7 +182,7 @@ impl<'c> Work<'c, '_> {
         for change in &self.draft.changes {
             self.change(change)?;
         }
-        std::mem::take(&mut self.sync).run(self.ctx.staged, self.ctx.kept)
+        std::mem::take(&mut self.sync).run(self.ctx)
     }
 
     fn open_places(&mut self) -> Result<()> {

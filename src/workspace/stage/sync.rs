@@ -3,7 +3,8 @@
 use super::OPERATION;
 use crate::root::sync_names;
 use crate::sys::{self, AsFd, OwnedFd};
-use crate::{Dir, Error, Result};
+use crate::workspace::ctx::Ctx;
+use crate::{Error, Result};
 use std::sync::Arc;
 
 /// Up to this many files are synced one by one; more by one sync of the file system.
@@ -43,7 +44,7 @@ impl ToSync {
         }
     }
 
-    pub(super) fn run(self, staged: &Dir, kept: &Dir) -> Result<()> {
+    pub(super) fn run(self, ctx: &Ctx<'_>) -> Result<()> {
         let fail = |call| move |e| Error::new(OPERATION, call, e);
         if self.files.len() > FEW
             && let Some(first) = self.files.first()
@@ -52,7 +53,7 @@ impl ToSync {
                 Fd::Own(fd) => fd.as_fd(),
                 Fd::Given(file) => file.fd.as_fd(),
             };
-            return sys::syncfs(fd).map_err(fail("syncfs"));
+            return ctx.syncfs(fd).map_err(fail("syncfs"));
         }
         for fd in &self.files {
             let done = match fd {
@@ -61,7 +62,7 @@ impl ToSync {
             };
             done.map_err(fail("fsync"))?;
         }
-        for (dir, wanted) in [(staged, self.staged), (kept, self.kept)] {
+        for (dir, wanted) in [(ctx.staged, self.staged), (ctx.kept, self.kept)] {
             if wanted {
                 sync_names(dir.as_fd()).map_err(fail("fsync"))?;
             }
