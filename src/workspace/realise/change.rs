@@ -45,8 +45,11 @@ impl Work<'_, '_, '_> {
             };
             let done = match &fd {
                 Some(fd) => self.change(change, fd)?,
-                // It has no name from before, and none at all by now.
-                None if self.purpose == Purpose::Back && self.target[change.object].is_none() => {
+                // It is to be gone at the end, and is.
+                None if self.target[change.object].is_none()
+                    && (self.purpose == Purpose::Back
+                        || self.another_name(change.object).is_none()) =>
+                {
                     Changed::Done
                 }
                 None => Changed::Conflict(self.give_up_content(change)?),
@@ -93,6 +96,10 @@ impl Work<'_, '_, '_> {
         };
         self.find_any(object)
             .or(self.target[object].map(Pos::Slot))
+            .or_else(|| match self.purpose {
+                Purpose::Back => None,
+                _ => self.another_name(object),
+            })
             .or(origin)
     }
 

@@ -249,6 +249,13 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
         })
     }
 
+    /// The name of another link to the same file that is to stay.
+    pub(super) fn another_name(&self, object: ObjectIx) -> Option<Pos> {
+        let found = &self.ids[object];
+        let mut names = self.target.iter().enumerate();
+        names.find_map(|(at, slot)| slot.filter(|_| self.is(at, found)).map(Pos::Slot))
+    }
+
     /// Where an object is: not at a name that has what it is to have, which may be another name of the same
     /// file.
     pub(super) fn find(&self, object: ObjectIx) -> Option<Pos> {

@@ -5,7 +5,8 @@ use crate::journal::Record;
 use crate::sys::hook;
 use crate::workspace::child::no_child;
 use crate::workspace::record::PHASE;
-use crate::workspace::{Workspace, operator};
+use crate::workspace::{Attributes, Transaction, Workspace, operator};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 /// A workspace with a transaction that made the file `f`.
 fn committed() -> (tempfile::TempDir, Root, Workspace) {
@@ -174,4 +175,92 @@ fn the_horizon_does_not_pass_what_is_half_done() {
     assert!(other.recover().is_ok());
     other.settle().unwrap();
     assert!(other.state.ledger.horizon().unwrap() >= number);
+}
+
+fn mode(tx: &mut Transaction<'_>) {
+    let mode = sys::Mode::from_bits_retain(0o600);
+    tx.set_attributes("f", Attributes::new().mode(mode));
+}
+
+/// Each in a transaction of its own, and then the power goes, when all of it is on the disk but for what is
+/// lost.
+fn after_a_power_cut(
+    tmp: &tempfile::TempDir,
+    steps: &[fn(&mut Transaction<'_>)],
+    lose: impl FnOnce(),
+) -> Workspace {
+    let root = Root::open(tmp.path()).unwrap();
+    let workspace = Workspace::open(&root).unwrap();
+    for step in steps {
+        let mut tx = workspace.begin();
+        step(&mut tx);
+        tx.commit().unwrap();
+    }
+    drop(workspace);
+    lose();
+    let own = reboot();
+    let workspace = Workspace::open(&root);
+    hook::set_machine(own);
+    workspace.unwrap()
+}
+
+/// A change of what a later transaction has replaced or removed has nowhere to go, and nobody misses it.
+#[test]
+fn what_was_changed_and_is_to_be_gone_is_no_conflict() {
+    let _alone = no_child();
+    let new: fn(&mut Transaction<'_>) = |tx| tx.write("f", "one").unwrap();
+    let changes: [fn(&mut Transaction<'_>); 3] = [
+        |tx| tx.write_in_place("f", "two").unwrap(),
+        |tx| tx.append("f", "two").unwrap(),
+        mode,
+    ];
+    let ends: [fn(&mut Transaction<'_>); 3] = [
+        |tx| tx.write("f", "three").unwrap(),
+        |tx| _ = tx.remove_file("f"),
+        |tx| _ = tx.rename("f", "g"),
+    ];
+    for first in [Some(new), None] {
+        for (n, change) in changes.into_iter().enumerate() {
+            for (m, end) in ends.into_iter().enumerate() {
+                let tmp = tempfile::tempdir().unwrap();
+                if first.is_none() {
+                    std::fs::write(tmp.path().join("f"), "one").unwrap();
+                }
+                let steps: Vec<_> = first.into_iter().chain([change, end]).collect();
+                let workspace = after_a_power_cut(&tmp, &steps, || ());
+                let found = workspace.recovered().conflicts();
+                assert!(found.is_empty(), "{} {n} {m}: {found:?}", first.is_some());
+                assert_eq!(tmp.path().join("f").exists(), m == 0);
+                assert_eq!(tmp.path().join("g").exists(), m == 2);
+            }
+        }
+    }
+}
+
+/// What has another name that stays is still changed, also where the disk has the names and not yet the mode.
+#[test]
+fn what_was_changed_by_a_name_that_is_gone_is_found_by_another() {
+    let _alone = no_child();
+    let link: fn(&mut Transaction<'_>) = |tx| _ = tx.hard_link("f", "g");
+    let gone: fn(&mut Transaction<'_>) = |tx| _ = tx.remove_file("f");
+    for steps in [[link, mode, gone], [mode, link, gone]] {
+        for lost in [false, true] {
+            let tmp = tempfile::tempdir().unwrap();
+            std::fs::write(tmp.path().join("f"), "one").unwrap();
+            let set = |mode| {
+                let mode = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(tmp.path().join("g"), mode).unwrap();
+            };
+            let old = std::fs::metadata(tmp.path().join("f")).unwrap().mode();
+            let workspace = after_a_power_cut(&tmp, &steps, || {
+                if lost {
+                    set(old);
+                }
+            });
+            let found = workspace.recovered().conflicts();
+            assert!(found.is_empty(), "{lost}: {found:?}");
+            let now = std::fs::metadata(tmp.path().join("g")).unwrap().mode();
+            assert_eq!(now & 0o777, 0o600, "{lost}");
+        }
+    }
 }
