@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
 use steadfast::publish::{
-    FileOptions, FolderOptions, Kept, Note, Receipt, Staging, SweepOptions, Target, Version, sweep,
+    FileOptions, FolderOptions, FolderTarget, Kept, Note, Receipt, Staging, SweepOptions, Target,
+    Version, sweep,
 };
 use steadfast::sys::{self, Errno, LockKind, hook};
 use steadfast::{DiskState, Durability, Error, ErrorKind, Result, Root};
@@ -136,6 +137,12 @@ fn put(top: &Path, name: &str, text: &str) {
     fs::rename(top.join("theirs"), name).unwrap();
 }
 
+/// Moves what has a name to `old`, and gives the name to a symlink of theirs.
+fn put_link(top: &Path, name: &str, to: &str) {
+    fs::rename(top.join(name), top.join("old")).unwrap();
+    symlink(to, top.join(name)).unwrap();
+}
+
 fn changed(error: &Error) {
     let state = (error.kind(), error.disk_state());
     assert_eq!(state, (ErrorKind::Changed, DiskState::Unchanged), "{error}");
@@ -167,32 +174,53 @@ fn what_came_to_the_name_in_the_last_moment_stays() {
     }
 }
 
-/// A symlink too, even if it leads to what was there.
+/// A symlink too, even if it leads to what was there, or to nothing.
 #[test]
 fn a_symlink_that_came_in_the_last_moment_stays() {
     type Case = (fn(&Path), fn(&Root) -> Result<Receipt>);
+    type Link = (&'static str, fn(&Path));
     let cases: [Case; 3] = [
         (old_file, replace_file),
         (old_file, if_unchanged),
         (old_folder, replace_folder),
     ];
-    let deed: fn(&Path) = |top| {
-        fs::rename(top.join("f"), top.join("old")).unwrap();
-        symlink("old", top.join("f")).unwrap();
-    };
+    let leads: [Link; 2] = [
+        ("old", |top| put_link(top, "f", "old")),
+        ("nothing", |top| put_link(top, "f", "nothing")),
+    ];
     for (n, (prepare, operation)) in cases.into_iter().enumerate() {
-        for ahead in [0, 1] {
+        for (ahead, (to, deed)) in [0, 1].into_iter().flat_map(|a| leads.map(|l| (a, l))) {
             let Some((tmp, done, calls)) = race(EXCHANGE, ahead, prepare, operation, deed) else {
                 return;
             };
             changed(&done.unwrap_err());
             assert_eq!(entries(tmp.path()).len(), 2, "{n}");
             let link = fs::read_link(tmp.path().join("f")).unwrap();
-            assert_eq!(link, Path::new("old"), "{n}");
+            assert_eq!(link, Path::new(to), "{n}");
             let exchanges = calls.iter().filter(|c| **c == EXCHANGE).count();
             assert_eq!(exchanges, if ahead == 0 { 2 } else { 0 }, "{n}");
         }
     }
+}
+
+/// A symlink that takes the name in the last moment is not what was to get it, even if it leads there.
+#[test]
+fn a_symlink_to_the_source_is_not_the_source() {
+    let prepare: fn(&Path) = |top| fs::write(top.join("m"), "new").unwrap();
+    let operation = |root: &Root| {
+        let options = FolderOptions::new().target(FolderTarget::CreateNew);
+        options.publish(root, "m", root, "f")
+    };
+    let deed: fn(&Path) = |top| symlink("m", top.join("f")).unwrap();
+    let call = "renameat2(RENAME_NOREPLACE)";
+    let Some((tmp, done, _)) = race(call, 0, prepare, operation, deed) else {
+        return;
+    };
+    let error = done.unwrap_err();
+    let state = (error.kind(), error.disk_state());
+    assert_eq!(state, (ErrorKind::AlreadyExists, DiskState::Unchanged));
+    let link = fs::read_link(tmp.path().join("f")).unwrap();
+    assert_eq!(link, Path::new("m"));
 }
 
 /// While an exchange is taken back somebody replaces what is to be taken back, once or again and again: the
@@ -327,6 +355,32 @@ fn what_has_the_sources_name_meanwhile_stays() {
         // It goes back where a name can be given that must be free.
         assert!(left == Path::new("m") || hook::denied_by_env("renameat2(RENAME_NOREPLACE)"));
         let mut want = [file("f", "new"), file(left.to_str().unwrap(), "theirs")];
+        want.sort();
+        assert_eq!(entries(tmp.path()), want);
+    }
+}
+
+/// Nor is a symlink removed that leads to what was replaced.
+#[test]
+fn a_symlink_that_has_the_sources_name_meanwhile_stays() {
+    if hook::denied_by_env(EXCHANGE) {
+        return common::skipped("a symlink with the source's name", "no exchange");
+    }
+    let theirs: fn(&Path) = |top| put_link(top, "m", "old");
+    for ahead in [2, 1] {
+        let raced = race("renameat", ahead - 1, two_files, move_over, theirs);
+        let Some((tmp, done, _)) = raced else { return };
+        let receipt = done.unwrap();
+        let [.., Note::Left(left)] = receipt.notes() else {
+            panic!("{receipt:?}");
+        };
+        let link = fs::read_link(tmp.path().join(left)).unwrap();
+        assert_eq!(link, Path::new("old"));
+        let mut want = [
+            file("f", "new"),
+            file("old", "old"),
+            file(left.to_str().unwrap(), "old"),
+        ];
         want.sort();
         assert_eq!(entries(tmp.path()), want);
     }

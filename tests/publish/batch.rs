@@ -168,9 +168,13 @@ fn where_names_went_away_is_synced_first() {
         });
         let mut unsynced = false;
         let mut seen = 0;
+        let mut rounds = 0;
         for (call, synced) in calls.borrow().iter() {
             match synced {
-                Some(ino) if *ino == staging => unsynced = false,
+                Some(ino) if *ino == staging => {
+                    unsynced = false;
+                    rounds += 1;
+                }
                 Some(ino) if targets.contains(ino) => {
                     assert!(!unsynced, "{count}: a name may be durable in both places");
                     seen += 1;
@@ -185,5 +189,7 @@ fn where_names_went_away_is_synced_first() {
                 .any(|(call, _)| call.starts_with("renameat"))
         );
         assert_eq!((unsynced, seen), (false, count));
+        // No more directories are held open than files in a wave.
+        assert_eq!(rounds, if count + 1 < Batch::WAVE { 1 } else { 2 });
     }
 }

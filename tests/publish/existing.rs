@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use steadfast::publish::{FileOptions, FolderOptions, FolderTarget, Note, Staging};
 use steadfast::sys::{Errno, hook};
 use steadfast::tree::{CopyOptions, Progress, RemoveOptions, Watch};
-use steadfast::{DiskState, ErrorKind, Root};
+use steadfast::{DiskState, Durability, ErrorKind, Root};
 
 fn go_on(_: &Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -170,6 +170,26 @@ fn an_error_at_any_call_says_what_is_published() {
         }
         assert!(states.contains(&DiskState::Unchanged) || no_exchange());
         assert!(states.contains(&DiskState::Published) || no_exchange());
+    }
+}
+
+/// A symlink is no source, whatever it leads to and whether or not that would be opened.
+#[test]
+fn a_symlink_is_not_published() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::write(tmp.path().join("f"), "text").unwrap();
+    fs::create_dir(tmp.path().join("d")).unwrap();
+    for durability in [Durability::Full, Durability::None] {
+        for to in ["f", "d"] {
+            symlink(to, tmp.path().join("link")).unwrap();
+            let options = FolderOptions::new().durability(durability);
+            let error = options.publish(&root, "link", &root, "new").unwrap_err();
+            let state = (error.kind(), error.disk_state());
+            assert_eq!(state, (ErrorKind::NotAFile, DiskState::Unchanged));
+            assert_eq!(names(tmp.path()), ["d", "f", "link"]);
+            fs::remove_file(tmp.path().join("link")).unwrap();
+        }
     }
 }
 

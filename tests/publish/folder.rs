@@ -176,6 +176,13 @@ fn the_old_folder_is_kept_where_asked() {
     let error = keep.publish(&root, "next", &root, "live").unwrap_err();
     let state = (error.kind(), error.disk_state());
     assert_eq!(state, (ErrorKind::AlreadyExists, DiskState::Unchanged));
+    // Also by a symlink that leads to nothing.
+    symlink("nothing", tmp.path().join("link")).unwrap();
+    let keep = FolderOptions::new().keep_old("link");
+    let error = keep.publish(&root, "next", &root, "live").unwrap_err();
+    let state = (error.kind(), error.disk_state());
+    assert_eq!(state, (ErrorKind::AlreadyExists, DiskState::Unchanged));
+    fs::remove_file(tmp.path().join("link")).unwrap();
     let staged = FolderOptions::new()
         .keep_old("older")
         .begin(&root, "live")

@@ -2,7 +2,7 @@
 
 use crate::tree::{Entry, litter, tree};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use steadfast::publish::{Note, Version};
 use steadfast::sys::{self, Errno, XattrFlags, hook};
@@ -134,6 +134,26 @@ fn a_failing_condition_changes_nothing() {
     tx.write("f", "newer").unwrap();
     assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Changed);
     assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"new");
+}
+
+/// Of a folder that has another one's place, with a symlink to what was there.
+#[test]
+fn a_symlink_to_a_file_is_no_version_of_it() {
+    let dir = crate::dir();
+    let at = |path: &str| dir.path().join(path);
+    fs::create_dir(at("d")).unwrap();
+    fs::write(at("d/f"), "text").unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let workspace = Workspace::open(&root).unwrap();
+    let version = Version::of(&root, "d/f").unwrap();
+    fs::rename(at("d"), at("was")).unwrap();
+    fs::create_dir(at("d")).unwrap();
+    symlink("../was/f", at("d/f")).unwrap();
+    let mut tx = workspace.begin();
+    tx.expect_version("d/f", version);
+    tx.write("g", "new").unwrap();
+    assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Changed);
+    assert!(!at("g").exists());
 }
 
 #[test]
