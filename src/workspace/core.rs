@@ -51,8 +51,10 @@ struct Inner {
     /// Committed, and not finished: they keep their claims and marks, and are tried again.
     unfinished: Vec<Decided>,
     /// A record of which nobody knows whether it is durable: its claims stay taken.
-    in_doubt: Vec<(Claim, Mark, Mapping)>,
+    in_doubt: Vec<(Mark, Claim, Mapping)>,
     last_checkpoint: Instant,
+    /// One of our threads makes one that nobody asked for.
+    at_checkpoint: bool,
     /// Bytes of records since then.
     bytes: u64,
     /// Records since then that were too long for the log.
@@ -64,8 +66,9 @@ struct Inner {
 /// A transaction whose record is durable.
 #[derive(Debug)]
 pub(super) struct Decided {
-    pub(super) claim: Claim,
+    // Before the claim, which it must not outlive.
     pub(super) mark: Mark,
+    pub(super) claim: Claim,
     pub(super) commit: Commit,
 }
 
@@ -95,6 +98,7 @@ impl Workspace {
                 unfinished: Vec::new(),
                 in_doubt: Vec::new(),
                 last_checkpoint: Instant::now(),
+                at_checkpoint: false,
                 bytes: 0,
                 files: Vec::new(),
             }),
@@ -326,7 +330,7 @@ impl Workspace {
                 Err(Refused::InDoubt(e, mark)) => {
                     // The claims stay taken, and what was staged stays, until opening the log again tells.
                     let mapping = staging.committed();
-                    self.lock().in_doubt.push((claim, mark, mapping));
+                    self.lock().in_doubt.push((mark, claim, mapping));
                     return Err(e.with_operation(OP).with_advice(
                         "open the workspace again: that tells whether it is committed",
                     ));
@@ -431,9 +435,13 @@ impl Workspace {
 
     fn maybe_checkpoint(&self) {
         let due = {
-            let inner = self.lock();
-            inner.bytes >= self.options.checkpoint_bytes
-                || inner.last_checkpoint.elapsed() >= self.options.checkpoint_every
+            let mut inner = self.lock();
+            let due = inner.bytes >= self.options.checkpoint_bytes
+                || inner.last_checkpoint.elapsed() >= self.options.checkpoint_every;
+            // All threads that commit until it is made find it due, and would make one after the other.
+            let mine = due && !inner.at_checkpoint;
+            inner.at_checkpoint |= mine;
+            mine
         };
         if due {
             // The transaction is durable without it. What stands against it is told by settle() and close(),
@@ -442,8 +450,10 @@ impl Workspace {
                 wait: AT_EASE.min(self.options.wait),
                 ..self.options.clone()
             };
-            if self.checkpoint_with(&options).is_err() {
-                let mut inner = self.lock();
+            let done = self.checkpoint_with(&options);
+            let mut inner = self.lock();
+            inner.at_checkpoint = false;
+            if done.is_err() {
                 inner.bytes = 0;
                 inner.last_checkpoint = Instant::now();
             }
@@ -536,5 +546,25 @@ mod tests {
             assert_eq!(failed.unwrap_err().disk_state(), DiskState::Unchanged);
             assert_in_doubt(&root, workspace);
         }
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_due_is_made_by_one_thread() {
+        let dir = crate::workspace::child::dir();
+        let root = Root::open(dir.path()).unwrap();
+        let options = WorkspaceOptions::new().checkpoint_every(Duration::ZERO);
+        let workspace = options.open(&root).unwrap();
+        let makes_one = || {
+            let mut tx = workspace.begin();
+            tx.write("f", "text").unwrap();
+            let (done, calls) = hook::scope(None, || tx.commit());
+            done.unwrap();
+            calls.contains(&"syncfs")
+        };
+        assert!(makes_one());
+        workspace.lock().at_checkpoint = true;
+        assert!(!makes_one());
+        workspace.lock().at_checkpoint = false;
+        assert!(makes_one() && makes_one());
     }
 }

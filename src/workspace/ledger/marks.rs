@@ -7,7 +7,8 @@ use super::{FIRST_MARK, Ledger, MARKS, MARKS_BYTE, RecoveryLock};
 use crate::claim::{Claim, Extra};
 use crate::sys::LockKind;
 use crate::{Error, ErrorKind, Result};
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, PoisonError};
 
 const OP: &str = "mark a transaction";
 pub(super) const NUMBER: usize = 256;
@@ -28,6 +29,34 @@ pub(crate) enum MarkKind {
 #[must_use]
 pub(crate) struct Mark {
     pub(super) entry: usize,
+    alive: Arc<Alive>,
+}
+
+/// The entries whose marks this ledger has given out: their writers live, and need not be asked for.
+///
+/// A mark must end, or be cleared, before the claim that holds its byte.
+#[derive(Debug, Default)]
+pub(super) struct Alive([AtomicU64; NUMBER / 64]);
+
+impl Alive {
+    fn set(&self, entry: usize) {
+        self.0[entry / 64].fetch_or(1 << (entry % 64), SeqCst);
+    }
+
+    fn unset(&self, entry: usize) {
+        self.0[entry / 64].fetch_and(!(1 << (entry % 64)), SeqCst);
+    }
+
+    fn has(&self, entry: usize) -> bool {
+        self.0[entry / 64].load(SeqCst) >> (entry % 64) & 1 == 1
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // If another mark has the entry by now, it is asked for as those of other processes are.
+        self.alive.unset(self.entry);
+    }
 }
 
 /// A mark that nobody holds.
@@ -124,7 +153,9 @@ impl Ledger {
                 continue;
             }
             self.write(offset(entry), &content)?;
-            return Ok(Mark { entry });
+            self.alive.set(entry);
+            let alive = Arc::clone(&self.alive);
+            return Ok(Mark { entry, alive });
         }
         Err(Error::of_kind(OP, ErrorKind::Busy)
             .with_detail("256 transactions are under way, or were left half done")
@@ -135,18 +166,22 @@ impl Ledger {
     /// be a dead one's when the claim ends, which does no harm.
     pub(crate) fn clear(&self, mark: Mark, claim: &Claim) -> Result<()> {
         self.write(offset(mark.entry), &[0; LEN])?;
+        // Once the byte is free it may be another process's.
+        self.alive.unset(mark.entry);
         claim.unlock_extra(byte(mark.entry))
     }
 
     /// The marks that nobody holds, in the order of their numbers. One call, one more for each mark of
-    /// somebody alive, and two for each of somebody dead.
+    /// somebody alive who does not use this ledger, and two for each of somebody dead.
     ///
     /// After getting a claim, this finds every transaction that held a conflicting claim when it died, if it
     /// may have written its commit record.
     pub(crate) fn dead(&self) -> Result<Vec<DeadMark>> {
         let mut out = Vec::new();
+        // A child that was forked does not know what its parent has done since.
+        let known = |entry| self.alive.has(entry) && self.process == std::process::id();
         for (entry, content) in self.table()?.into_iter().enumerate() {
-            if content == [0; LEN] {
+            if content == [0; LEN] || known(entry) {
                 continue;
             }
             if self

@@ -63,6 +63,7 @@ pub(crate) struct Ledger {
     horizon: Mutex<horizon::Known>,
     /// Held by the thread that looks for a free mark.
     marks: Mutex<()>,
+    alive: Arc<marks::Alive>,
     /// It holds nothing, and so sees every lock as somebody else's.
     watch: OnceLock<Claim>,
     process: u32,
@@ -103,6 +104,7 @@ impl Ledger {
             counter: Mutex::default(),
             horizon: Mutex::default(),
             marks: Mutex::default(),
+            alive: Arc::default(),
             watch: OnceLock::new(),
             process: std::process::id(),
         };

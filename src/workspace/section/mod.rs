@@ -88,8 +88,9 @@ pub struct Section<'w> {
 /// What ends with a section's life.
 #[derive(Debug)]
 struct Held {
-    claim: Claim,
+    // Before the claim, which it must not outlive.
     mark: Mark,
+    claim: Claim,
     writer: Writer,
 }
 
