@@ -193,7 +193,12 @@ impl Analysis {
 }
 
 /// Reads what `heads`, in the order of their numbers, hold.
-pub(super) fn analyse(mut heads: Vec<Head>, op: &'static str) -> Result<Analysis> {
+/// A log that was closed with the frame `known_end` is not looked through behind it.
+pub(super) fn analyse(
+    mut heads: Vec<Head>,
+    known_end: Option<u64>,
+    op: &'static str,
+) -> Result<Analysis> {
     let (id, replaced, mut damage) = which_log(&heads);
     let ids: Vec<LogId> = heads.iter().filter_map(|h| h.id).collect();
     for head in &mut heads {
@@ -225,7 +230,7 @@ pub(super) fn analyse(mut heads: Vec<Head>, op: &'static str) -> Result<Analysis
         beyond: None,
         damage: None,
     };
-    damage = out.read_chain(op)?.or(damage);
+    damage = out.read_chain(known_end, op)?.or(damage);
     let chain: Vec<u64> = out.chain.iter().map(|u| u.number).collect();
     out.free = out
         .heads
@@ -282,7 +287,7 @@ impl Analysis {
     }
 
     /// Follows the frames from the first that is not released to the last.
-    fn read_chain(&mut self, op: &'static str) -> Result<Option<Damage>> {
+    fn read_chain(&mut self, known_end: Option<u64>, op: &'static str) -> Result<Option<Damage>> {
         // Epoch and number of each use's first frame, and where its head is.
         let mut uses: Vec<(u64, u64, usize)> = Vec::new();
         for (n, head) in self.heads.iter().enumerate() {
@@ -309,7 +314,8 @@ impl Analysis {
             return Ok(None);
         };
         let head = &self.heads[newest.2];
-        let suspect = head.look_through(parsed.end, parsed.last(), op)?.suspect;
+        let known = parsed.closed() && known_end == Some(parsed.last());
+        let suspect = !known && head.look_through(parsed.end, parsed.last(), op)?.suspect;
         if suspect {
             // At one moment, or what a living writer has appended since would seem to prove something.
             bytes = head.bytes(op)?;

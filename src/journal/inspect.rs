@@ -86,7 +86,7 @@ pub fn inspect(dir: &Dir) -> Result<Inspection> {
         tries += 1;
         let live = is_live(dir)?;
         let listing = segment::list(dir, OP)?;
-        let found = read_heads(dir, &listing, false, OP).and_then(|heads| analyse(heads, OP));
+        let found = read_heads(dir, &listing, false, OP).and_then(|heads| analyse(heads, None, OP));
         match found {
             Ok(found) if found.damage.is_none() || !live || tries == TRIES => {
                 return Ok(describe(found, live));

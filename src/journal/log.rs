@@ -251,10 +251,17 @@ impl Log {
     /// # Errors
     /// Those of [`sync`](Self::sync). The records that were durable before remain so.
     pub fn close(self) -> Result<()> {
+        self.close_and(|_| ())
+    }
+
+    /// [`close`](Self::close), and does something while nobody else can have it open yet: with the number of
+    /// its last frame, which says that it is closed.
+    pub(crate) fn close_and(self, then: impl FnOnce(u64)) -> Result<()> {
         operation!("close log");
         const OP: &str = "close log";
         let last = self.group.lock().work.last();
         if self.closed_before && last == self.found {
+            then(last);
             return Ok(());
         }
         self.commit(last, OP)?;
@@ -274,7 +281,7 @@ impl Log {
                 }
             };
             match placed {
-                Some(seq) => return self.commit(seq, OP),
+                Some(seq) => return self.commit(seq, OP).map(|()| then(seq)),
                 None => self.supply(OP, true, |q| q.lacks([0].into_iter(), true))?,
             }
         }

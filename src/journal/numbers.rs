@@ -25,7 +25,7 @@ pub(crate) struct Numbers {
 /// hold is only the end of what was released.
 pub(crate) fn numbers(dir: &Dir, counts: impl Fn(u16) -> bool) -> Result<Numbers> {
     let listing = segment::list(dir, OP)?;
-    let found = analyse(read_heads(dir, &listing, false, OP)?, OP)?;
+    let found = analyse(read_heads(dir, &listing, false, OP)?, None, OP)?;
     let mut out = Numbers::default();
     // A frame of a group that was torn may have its number from another one by now, which was released. What
     // its own writer says later tells that it was synced.

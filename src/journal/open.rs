@@ -92,6 +92,17 @@ impl LogOptions {
     ///
     /// Needs open-file-description locks (Linux 3.15).
     pub fn open(self, dir: Dir) -> Result<(Log, Recovered)> {
+        self.open_knowing(dir, || Ok(None))
+    }
+
+    /// [`open`](Self::open) by a caller who may know, once nobody else can have it open, that the log was
+    /// closed with the frame of this number: in this boot and mount, in which nothing is lost. It is not
+    /// looked through then for what was durable behind its end.
+    pub(crate) fn open_knowing(
+        self,
+        dir: Dir,
+        end: impl FnOnce() -> Result<Option<u64>>,
+    ) -> Result<(Log, Recovered)> {
         operation!("open log");
         let lock = lock(&dir, OP)?;
         let listing = segment::list(&dir, OP)?;
@@ -100,7 +111,7 @@ impl LogOptions {
             remove_unfinished(&dir, &listing)?;
             return self.create_log(dir, lock);
         }
-        let mut found = analyse(heads, OP)?;
+        let mut found = analyse(heads, end()?, OP)?;
         if let Some(damage) = found.damage.take() {
             return Err(damage.error(OP));
         }

@@ -64,7 +64,7 @@ pub fn repair(dir: &Dir) -> Result<Repaired> {
     let listing = segment::list(dir, OP)?;
     let heads = read_heads(dir, &listing, false, OP)?;
     remove_unfinished(dir, &listing).map_err(|e| e.with_operation(OP))?;
-    let found = analyse(heads, OP)?;
+    let found = analyse(heads, None, OP)?;
     let mut out = Repaired {
         damage: found.damage.clone(),
         last: found.last,

@@ -187,7 +187,7 @@ impl Workspace {
         if self.lock().bytes > 0 {
             self.checkpoint()?;
         }
-        self.writer.log.close()
+        writers::close(&self.state, self.writer.index, self.writer.log)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -149,9 +149,9 @@ pub(super) fn on_open(
     let (recovery, logs) = work(root, state, options, &lock, logs)?;
     let mut logs = logs.into_iter();
     let own = logs.next().map(|(index, log)| Writer { log, index });
-    for (_, log) in logs {
+    for (index, log) in logs {
         // Left as after a crash it is only dearer to open.
-        let _ = log.close();
+        let _ = writers::close(state, index, log);
     }
     Ok((recovery, own))
 }
@@ -191,9 +191,9 @@ fn the_marked(
         let logs = writers::open_dead(state)?;
         let (more, logs) = work(root, state, options, &lock, logs)?;
         recovery.add(more);
-        for (_, log) in logs {
+        for (index, log) in logs {
             // Left as after a crash it is only dearer to open.
-            let _ = log.close();
+            let _ = writers::close(state, index, log);
         }
         let mut left = state.ledger.dead()?;
         left.retain(|mark| !recovery.is_open(mark));

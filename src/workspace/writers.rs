@@ -45,6 +45,26 @@ pub(crate) struct Writer {
     pub(crate) index: u32,
 }
 
+/// Opens a log. What the ledger knows of its end is void then, for the caller may write to it.
+fn open(state: &State, index: u32, options: LogOptions, dir: Dir) -> Result<(Log, Recovered)> {
+    let end = || state.ledger.closed(index, state.incarnation());
+    let opened = options.open_knowing(dir, end)?;
+    // Also of one that is new: there may have been another in its place.
+    state.ledger.reopened(index)?;
+    Ok(opened)
+}
+
+/// Closes a log, so that the next open of it reads little.
+///
+/// # Errors
+/// As [`Log::close`].
+pub(super) fn close(state: &State, index: u32, log: Log) -> Result<()> {
+    log.close_and(|last| {
+        // Without the note it is only dearer to open.
+        let _ = (state.ledger).note_closed(index, last, state.incarnation());
+    })
+}
+
 /// Opens a log for a new writer: the first one that nobody holds and that has nothing left in it, or a new
 /// one. Its name is durable when this returns.
 ///
@@ -53,7 +73,7 @@ pub(crate) struct Writer {
 pub(crate) fn open_own(state: &State, options: WriterOptions) -> Result<(Writer, Recovered)> {
     let there = indices(state)?;
     for &index in &there {
-        let opened = open_dir(state, index).and_then(|dir| options.log().open(dir));
+        let opened = open_dir(state, index).and_then(|dir| open(state, index, options.log(), dir));
         match opened {
             Ok((log, found)) if found.records.is_empty() => {
                 if found.last == 0 {
@@ -86,7 +106,7 @@ fn make(state: &State, index: u32, options: WriterOptions) -> Result<(Writer, Re
     let fail = |call, e| name_log(Error::new(OP, call, e), index);
     let name = dir_name(index)?;
     let dir = setup::make_folder(&state.logs, &name).map_err(|(call, e)| fail(call, e))?;
-    let (log, found) = options.log().open(dir).map_err(|e| name_log(e, index))?;
+    let (log, found) = open(state, index, options.log(), dir).map_err(|e| name_log(e, index))?;
     if !found.records.is_empty() {
         // Somebody made it meanwhile, used it and died.
         return Err(name_log(Error::of_kind(OP, ErrorKind::Busy), index));
@@ -121,7 +141,7 @@ pub(crate) fn open_dead(state: &State) -> Result<Vec<DeadLog>> {
     for index in indices(state)? {
         // One that its maker never filled has no segment, and gets one when it is used.
         let options = LogOptions::new().create(false);
-        let log = open_dir(state, index).and_then(|dir| options.open(dir));
+        let log = open_dir(state, index).and_then(|dir| open(state, index, options, dir));
         match log {
             Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::NotFound) => {}
             log => out.push(DeadLog {

@@ -6,8 +6,10 @@
 //! whoever opens the workspace looks into every log instead.
 //!
 //! The file has four blocks of 4096 bytes, numbers in little endian: two copies of the horizon; the counter,
-//! at 512 the id of the format that is known to be durable and at 1024 a failed sync; 256 marks of 16 bytes.
+//! at 512 the id of the format that is known to be durable, at 1024 a failed sync and at 2048 where logs were
+//! closed; 256 marks of 16 bytes.
 
+mod closed;
 mod counter;
 mod doubt;
 mod gate;

@@ -120,5 +120,5 @@ fn close(section: &Section<'_>, held: Held) -> Result<()> {
     recover::sweep(state, writer.index)?;
     state.ledger.clear(mark, &claim)?;
     writer.log.release(writer.log.last())?;
-    writer.log.close()
+    writers::close(state, writer.index, writer.log)
 }

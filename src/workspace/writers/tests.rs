@@ -253,3 +253,64 @@ fn other_names_are_passed_over() {
         .mode();
     assert_eq!(mode & 0o7777, 0o700);
 }
+
+#[test]
+fn a_log_that_is_known_to_be_closed_is_not_looked_through() {
+    let (tmp, state) = workspace();
+    let own = || open_own(&state, WriterOptions::default()).unwrap().0;
+    let closed = |writer: Writer| close(&state, writer.index, writer.log).unwrap();
+    let writer = own();
+    let number = append(&writer, b"x");
+    writer.log.release(number).unwrap();
+    closed(writer);
+    // The same log, in the same bytes: only what is known of it differs.
+    let reads = || {
+        let (writer, calls) = hook::scope(None, own);
+        closed(writer);
+        calls.iter().filter(|call| **call == "pread64").count()
+    };
+    let known = reads();
+    state.ledger.reopened(1).unwrap();
+    let unknown = reads();
+    if state.incarnation().mount.is_some() {
+        assert!(known < unknown, "{known} {unknown}");
+    }
+    assert_eq!(reads(), known);
+    // Who goes on with it and dies has made that void: what he wrote is missed if it is damaged.
+    let path = log_path(tmp.path(), 1).join("0000000000000001.seg");
+    let before = std::fs::read(&path).unwrap();
+    let writer = own();
+    for _ in 0..3 {
+        append(&writer, b"y");
+    }
+    drop(writer);
+    let after = std::fs::read(&path).unwrap();
+    let first = (0..before.len()).find(|at| before[*at] != after[*at]);
+    let block = first.unwrap() / 512 * 512;
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 512], block as u64).unwrap();
+    let [dead] = &open_dead(&state).unwrap()[..] else {
+        panic!("one log");
+    };
+    let error = dead.log.as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn what_is_known_of_a_log_is_not_believed_of_another_in_its_place() {
+    let (tmp, state) = workspace();
+    let writer = open_own(&state, WriterOptions::default()).unwrap().0;
+    let known = || state.ledger.closed(1, state.incarnation()).unwrap();
+    assert_eq!((writer.index, known()), (1, None));
+    let number = append(&writer, b"x");
+    writer.log.release(number).unwrap();
+    close(&state, writer.index, writer.log).unwrap();
+    if state.incarnation().mount.is_none() {
+        eprintln!("SKIPPED what_is_known_of_a_log: the kernel has no numbers of mounts");
+        return;
+    }
+    assert!(known() > Some(number));
+    std::fs::remove_dir_all(log_path(tmp.path(), 1)).unwrap();
+    let writer = open_own(&state, WriterOptions::default()).unwrap().0;
+    assert_eq!((writer.index, known()), (1, None));
+}
