@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests, too, fail by panicking.
 
 mod interface;
+mod numbers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
