@@ -63,7 +63,7 @@ impl Head {
             Some(id) => vec![id],
             None => own.into_iter().chain(ids.iter().copied()).collect(),
         };
-        for id in tries {
+        for id in tries.into_iter().filter(|id| *id != LogId::NONE) {
             if let Some(frame) = scan::begin(&self.start, id.seed()) {
                 self.id = Some(id);
                 self.begin = Some((frame.run.epoch, frame.seq));
@@ -239,6 +239,9 @@ pub(super) fn analyse(
         .map(|h| h.file.number)
         .collect();
     if damage.is_none() {
+        damage = out.stranger();
+    }
+    if damage.is_none() {
         damage = out.look_for_proof(op)?;
     }
     let files = out.file_damage();
@@ -257,10 +260,14 @@ pub(super) fn analyse(
 /// The log that the headers are of: the one that no other replaces, and those that are replaced.
 fn which_log(heads: &[Head]) -> (Option<LogId>, Vec<LogId>, Option<Damage>) {
     let headers = || heads.iter().filter_map(|h| h.header.ok());
-    let replaced: Vec<LogId> = headers()
+    let mut replaced: Vec<LogId> = headers()
         .map(|h| h.replaces)
         .filter(|id| *id != LogId::NONE)
         .collect();
+    if headers().all(|h| replaced.contains(&h.id)) {
+        // No repair leaves a circle. None of them is the one that stands.
+        replaced.clear();
+    }
     let mut id = None;
     for header in headers().filter(|h| !replaced.contains(&h.id)) {
         match id {
@@ -463,6 +470,19 @@ impl Analysis {
                 durable,
             }
         }))
+    }
+
+    /// A segment of no log that can stand here, or one behind the log that has replaced its own.
+    ///
+    /// Whoever passed over it would give the next segment a number behind it, and leave a gap.
+    fn stranger(&self) -> Option<Damage> {
+        let first = self.heads.iter().find(|h| self.is_mine(h))?.file.number;
+        let odd = |h: &&Head| match self.superseded.contains(&h.file.number) {
+            true => h.file.number > first,
+            false => !self.is_mine(h),
+        };
+        let head = self.heads.iter().find(odd)?;
+        Some(self.damage(DamageKind::Foreign, head.file.number, 0))
     }
 
     /// What is wrong with the files themselves.

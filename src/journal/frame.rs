@@ -27,8 +27,8 @@ const FLAG_BEGIN: u16 = 1;
 /// Length of a release frame, which is also how each run begins.
 pub(super) const RELEASE_LEN: usize = HEADER + 8;
 
-/// Sequence numbers and epochs stay below this, so that no sum of theirs overflows.
-const NUMBER_LIMIT: u64 = 1 << 62;
+/// Sequence numbers, epochs and numbers of segments stay below this, so that no sum of theirs overflows.
+pub(super) const NUMBER_LIMIT: u64 = 1 << 62;
 
 /// The random number that all segments of one log carry, and that seeds every checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The log itself: adding records, syncing them together, releasing and closing.
 
 use super::damage::{Damage, DamageKind};
-use super::frame::{Content, FIRST_KIND, KIND_CLOSE, LogId};
+use super::frame::{Content, FIRST_KIND, KIND_CLOSE, LogId, NUMBER_LIMIT};
 use super::group::{Failure, Group, Outcome, Refused};
 use super::open::Held;
 use super::queue::{Queue, Taken, max_payload};
@@ -127,6 +127,9 @@ impl Log {
                 if let Some(refused) = inner.refused() {
                     return Err(refusal(refused, OP));
                 }
+                if inner.work.lacks_numbers(records.len()) {
+                    return Err(used_up(OP));
+                }
                 let payloads = records.iter().map(|r| r.payload.len());
                 if inner.work.buffered() > BUFFER {
                     Some(inner.work.last())
@@ -232,6 +235,9 @@ impl Log {
                 if seq <= asked {
                     return Ok(by);
                 }
+                if inner.work.lacks_numbers(1) {
+                    return Err(used_up(OP));
+                }
                 if inner.work.lacks([8].into_iter(), true) == 0
                     && let Some(number) = inner.work.place_release(seq)
                 {
@@ -275,6 +281,9 @@ impl Log {
             let placed = {
                 // Of a failure both ways on tell.
                 let mut inner = self.group.lock();
+                if inner.work.lacks_numbers(1) {
+                    return Err(used_up(OP));
+                }
                 match inner.work.lacks([0].into_iter(), true) {
                     0 => inner.work.place(close, true),
                     _ => None,
@@ -453,6 +462,9 @@ impl Log {
     }
 
     fn create(&self, number: u64, op: &'static str) -> Result<()> {
+        if number >= NUMBER_LIMIT {
+            return Err(used_up(op));
+        }
         let header = Header {
             id: self.id,
             number,
@@ -481,6 +493,12 @@ impl Log {
             }
         }
     }
+}
+
+/// No honest log comes there: what would be written could not be read again.
+#[cold]
+fn used_up(op: &'static str) -> Error {
+    Error::of_kind(op, ErrorKind::StorageFull).with_advice("the log has used up its numbers")
 }
 
 #[cold]

@@ -173,6 +173,12 @@ impl Queue {
         self.next - 1
     }
 
+    /// Whether this many frames more, and those that begin their runs, would have numbers that none can have.
+    pub(super) fn lacks_numbers(&self, frames: usize) -> bool {
+        let needed = 2 * frames as u64 + 2;
+        self.next.max(self.epoch) > frame::NUMBER_LIMIT - needed
+    }
+
     /// What a release frame that is durable releases.
     pub(super) fn released(&self) -> u64 {
         self.released

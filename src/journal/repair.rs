@@ -7,7 +7,9 @@
 
 use super::analyse::{Analysis, Head, analyse};
 use super::damage::Damage;
-use super::frame::{self, BLOCK, Content, KIND_CLOSE, LogId, Run, release, room, seal};
+use super::frame::{
+    self, BLOCK, Content, KIND_CLOSE, LogId, NUMBER_LIMIT, Run, release, room, seal,
+};
 use super::open::{lock, read_heads, remove_unfinished};
 use super::queue::show_id;
 use super::scan::{self, Placed};
@@ -136,8 +138,9 @@ fn publish(dir: &Dir, found: &Analysis) -> Result<()> {
         return Err(Error::of_kind(OP, ErrorKind::Unsupported)
             .with_advice("what is not released is longer than the longest segment"));
     }
+    // What stands at a number that no segment can have is not counted on from.
     let numbers = found.heads.iter().map(|h| h.file.number);
-    let mut number = numbers.max().unwrap_or(0) + 1;
+    let mut number = numbers.filter(|n| *n < NUMBER_LIMIT - 1).max().unwrap_or(0) + 1;
     loop {
         let header = Header {
             id,

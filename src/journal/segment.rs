@@ -1,6 +1,6 @@
 //! Segment files: names, header, creation, reading and writing. Nothing about what frames mean.
 
-use super::frame::{BLOCK, LogId, le32, le64};
+use super::frame::{BLOCK, LogId, NUMBER_LIMIT, le32, le64};
 use crate::root::{Dir, sync_names, temp_name};
 use crate::sys::{self, AsFd, AtFlags, Errno, Mode, OFlags, OwnedFd, RenameFlags};
 use crate::{DiskState, Error, ErrorKind, Name, Result};
@@ -72,6 +72,9 @@ impl Header {
         let whole = found.len.is_multiple_of(BLOCK as u64)
             && (MIN_LEN..=MAX_LEN).contains(&found.len)
             && found.number == number
+            && number < NUMBER_LIMIT
+            && found.id != LogId::NONE
+            && found.id != found.replaces
             && le32(header, 12) == Some(START as u32);
         if whole {
             Ok(found)

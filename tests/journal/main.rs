@@ -10,5 +10,6 @@ mod damage;
 mod faults;
 mod poison;
 mod recycle;
+mod strangers;
 mod support;
 mod threads;
