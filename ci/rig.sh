@@ -4,8 +4,9 @@
 #   ci/rig.sh [run OPTION...]                               everything, or what the options leave of it
 #   ci/rig.sh again IMAGE FS SUBJECT ACKNOWLEDGED BEGUN     one disk again that was kept of a failure
 #
-# STEADFAST_LONG=1: more file systems, rounds and states. STEADFAST_RIG_BUILT: the program, if it need not be
-# built. What fails is kept under target/rig-failed.
+# STEADFAST_LONG=1: more file systems, rounds and states; STEADFAST_RIG_SECONDS=N: no more of them than fit into
+# so many seconds. STEADFAST_RIG_LIMIT=N: after so many seconds it is taken to hang, and ended.
+# STEADFAST_RIG_BUILT: the program, if it need not be built. What fails is kept under target/rig-failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -28,6 +29,8 @@ if [ -n "${STEADFAST_LONG:-}" ]; then
   options+=(fs=all rounds=8 states=400)
   limit=7200
 fi
+if [ -n "${STEADFAST_RIG_SECONDS:-}" ]; then options+=("seconds=$STEADFAST_RIG_SECONDS"); fi
+limit=${STEADFAST_RIG_LIMIT:-$limit}
 
 base=/dev/shm
 [ -w "$base" ] || base=${TMPDIR:-/tmp}
@@ -69,7 +72,7 @@ case ${1:-run} in
     command=(again "$dir" "$image" "$@")
     ;;
   *)
-    sed -n '2,8s/^# \?//p' "$0" >&2
+    sed -n '2,9s/^# \?//p' "$0" >&2
     exit 2
     ;;
 esac
@@ -80,6 +83,6 @@ child=$!
 answer=0
 wait "$child" || answer=$?
 if [ "$answer" = 124 ] || [ "$answer" = 137 ]; then
-  echo "$0: it has not ended within $limit s" >&2
+  echo "$0: it has not ended within $limit s, and was ended" >&2
 fi
 exit "$answer"

@@ -32,7 +32,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use worker::Job;
 
 /// What is told of a failure, from wherever it comes.
@@ -57,10 +57,11 @@ fn lock_memory() {
 }
 
 const USAGE: &str = "\
-rig run DIR [fs=NAME,NAME] [subject=PART] [seed=N] [rounds=N] [states=N] [workers=N] [skip=CALL,CALL]
-            [starter=PID]
+rig run DIR [fs=NAME,NAME] [subject=PART] [seed=N] [rounds=N] [states=N] [seconds=N] [workers=N]
+            [skip=CALL,CALL] [starter=PID]
     tests every subject on every file system in DIR, which is to be empty; fs=all has more file systems;
-    skip=fsync leaves these calls of the library out, which is to be seen; ends with the process PID
+    if so many seconds do not suffice, there are fewer states of each; skip=fsync leaves these calls of
+    the library out, which is to be seen; ends with the process PID
 rig again DIR IMAGE FS SUBJECT ACKNOWLEDGED BEGUN
     checks one saved disk again";
 
@@ -96,6 +97,7 @@ struct Options<'a> {
     seed: u64,
     rounds: usize,
     states: usize,
+    seconds: Option<u64>,
     workers: usize,
     skip: &'a str,
     starter: &'a str,
@@ -109,6 +111,7 @@ impl<'a> Options<'a> {
             seed: 1,
             rounds: 3,
             states: 36,
+            seconds: None,
             workers: 2,
             skip: "",
             starter: "",
@@ -120,6 +123,7 @@ impl<'a> Options<'a> {
                 Some(("seed", n)) => out.seed = n.parse()?,
                 Some(("rounds", n)) => out.rounds = n.parse()?,
                 Some(("states", n)) => out.states = n.parse()?,
+                Some(("seconds", n)) => out.seconds = Some(n.parse()?),
                 Some(("workers", n)) => out.workers = n.parse()?,
                 Some(("skip", calls)) => out.skip = calls,
                 Some(("starter", pid)) => out.starter = pid,
@@ -127,6 +131,16 @@ impl<'a> Options<'a> {
             }
         }
         Ok(out)
+    }
+
+    /// The milliseconds that one of the jobs that are left may take; nothing if it may take any time.
+    fn share(&self, gone: Duration, left: usize) -> String {
+        let Some(seconds) = self.seconds else {
+            return String::new();
+        };
+        let rest = Duration::from_secs(seconds).saturating_sub(gone);
+        let share = rest.as_secs_f64() * self.workers as f64 / (left + self.workers - 1) as f64;
+        format!("{:.0}", share * 1000.0)
     }
 
     fn wants(&self, kind: &device::Kind) -> bool {
@@ -155,19 +169,19 @@ fn run(dir: &Path, options: &[&str]) -> Answer<bool> {
     std::thread::scope(|scope| {
         for _ in 0..options.workers {
             scope.spawn(|| {
-                while let Some(n) = {
+                while let Some((n, left)) = {
                     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                    queue.pop_front()
+                    queue.pop_front().map(|n| (n, queue.len() + 1))
                 } {
                     let (kind, subject) = wanted[n];
                     let name = job_name(dir, n);
-                    let numbers = [
-                        options.seed.wrapping_mul(1000) + n as u64,
-                        options.rounds as u64,
-                        options.states as u64,
-                    ];
                     let mut words = vec!["work", kind.name, subject.name];
-                    let numbers = numbers.map(|number| number.to_string());
+                    let numbers = [
+                        options.seed.to_string(),
+                        options.rounds.to_string(),
+                        options.states.to_string(),
+                        options.share(start.elapsed(), left),
+                    ];
                     words.extend(numbers.iter().map(String::as_str));
                     words.push(options.skip);
                     let told = in_new_namespace(dir, &name, kind, &words);
@@ -262,13 +276,15 @@ fn in_namespace(words: &[&str]) -> Answer<()> {
         seed: 1,
         rounds: 1,
         states: 1,
+        limit: None,
         skip: Vec::new(),
     };
     match (*what, rest) {
-        ("work", [seed, rounds, states, skip]) => {
+        ("work", [seed, rounds, states, limit, skip]) => {
             job.seed = seed.parse()?;
             job.rounds = rounds.parse()?;
             job.states = states.parse()?;
+            job.limit = limit.parse().ok().map(Duration::from_millis);
             job.skip = skip.split(',').filter(|call| !call.is_empty()).collect();
             print!("{}", report::line(&worker::work(&job, device, subject)?));
         }

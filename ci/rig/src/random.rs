@@ -4,6 +4,16 @@
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
+    /// The numbers that belong to these words.
+    pub(crate) fn about(words: &str) -> Self {
+        let mut out = Self(0);
+        for byte in words.bytes() {
+            out.0 ^= u64::from(byte);
+            out.0 = out.next();
+        }
+        out
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,11 +31,5 @@ impl Random {
 
     pub(crate) fn of<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         of.get(self.below(of.len()))
-    }
-
-    pub(crate) fn shuffle<T>(&mut self, what: &mut [T]) {
-        for n in (1..what.len()).rev() {
-            what.swap(n, self.below(n + 1));
-        }
     }
 }

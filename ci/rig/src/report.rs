@@ -3,7 +3,6 @@
 use crate::device::Kind;
 use crate::play::{Expect, Subject};
 use crate::worker::Tally;
-use std::collections::BTreeMap;
 
 /// What a job has printed, or why it has not ended well.
 type Told = Result<String, String>;
@@ -70,13 +69,20 @@ fn complaint(kind: &Kind, subject: &Subject, tally: &Tally) -> Option<&'static s
     }
 }
 
-fn word(kind: &Kind, subject: &Subject, tally: &Tally) -> &'static str {
-    complaint(kind, subject, tally).unwrap_or(match (subject.expect)(kind) {
-        Expect::Clean => "clean",
-        Expect::Loses => "loses, as it says",
-        Expect::Wrong => "caught",
-        Expect::Any => "-",
-    })
+/// What the table says of it.
+fn cell(kind: &Kind, subject: &Subject, tally: &Tally) -> String {
+    let found = match (tally.lost, tally.torn) {
+        (0, 0) => "clean".to_owned(),
+        (lost, torn) => format!("{lost} lost, {torn} torn"),
+    };
+    let mut out = format!("{}: {found}", tally.checked);
+    if tally.unmountable > 0 {
+        out = format!("{out}, {} not mounted", tally.unmountable);
+    }
+    match complaint(kind, subject, tally) {
+        Some(complaint) => format!("{out}, {complaint}"),
+        None => out,
+    }
 }
 
 /// Says at once what is wrong with a job.
@@ -95,65 +101,60 @@ pub(crate) fn tell(kind: &Kind, subject: &Subject, told: &Told) {
     }
 }
 
-/// Prints the table; whether everything is as it must be.
+/// Prints the table, and what is known of each file system; whether everything is as it must be.
 pub(crate) fn table(wanted: &[(&Kind, &Subject)], results: &[Option<Told>], seconds: f64) -> bool {
-    let mut good = true;
-    let mut sums: BTreeMap<&str, Tally> = BTreeMap::new();
-    println!(
-        "| file system | subject | states | of recovery | lost | torn | no mount | states/s | |"
-    );
-    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |");
+    let mut good = !wanted.is_empty();
+    let mut sums: Vec<(&str, Tally)> = Vec::new();
+    let mut rows: Vec<(&str, Vec<String>)> = Vec::new();
     for ((kind, subject), told) in wanted.iter().zip(results) {
         let tally = told.as_ref().and_then(|t| read(t.as_ref().ok()?));
-        let Some(tally) = tally else {
-            good = false;
-            println!(
-                "| {} | {} | | | | | | | DID NOT RUN |",
-                kind.name, subject.name
-            );
-            continue;
+        let cell = match &tally {
+            Some(tally) => cell(kind, subject, tally),
+            None => "DID NOT RUN".to_owned(),
         };
+        let tally = tally.unwrap_or_default();
         good &= complaint(kind, subject, &tally).is_none();
-        let sum = sums.entry(kind.name).or_default();
-        sum.checked += tally.checked;
-        sum.nested += tally.nested;
-        sum.seconds += tally.seconds;
-        sum.checking += tally.checking;
-        for (sum, part) in sum.parts.iter_mut().zip(tally.parts) {
-            *sum += part;
+        // File by file system, and of each the same subjects.
+        match rows.iter_mut().find(|(name, _)| *name == subject.name) {
+            Some((_, cells)) => cells.push(cell),
+            None => rows.push((subject.name, vec![cell])),
         }
-        println!(
-            "| {} | {} | {} | {} | {} | {} | {} | {:.0} | {} |",
-            kind.name,
-            subject.name,
-            tally.checked,
-            tally.nested,
-            tally.lost,
-            tally.torn,
-            tally.unmountable,
-            tally.checked as f64 / tally.checking.max(0.001),
-            word(kind, subject, &tally)
-        );
+        match sums.iter_mut().find(|(name, _)| *name == kind.name) {
+            Some((_, sum)) => sum.add(&tally),
+            None => sums.push((kind.name, tally)),
+        }
     }
-    let mut states = 0;
+    let heads: Vec<_> = sums.iter().map(|(name, _)| *name).collect();
+    println!("| subject | {} |", heads.join(" | "));
+    println!("| ---{} |", " | ---".repeat(heads.len()));
+    for (name, cells) in rows {
+        println!("| {name} | {} |", cells.join(" | "));
+    }
+    let (mut states, mut nested) = (0, 0);
+    println!();
+    println!(
+        "| file system | states | of recovery | each, ms | disk | mount | recovery | umount | recording, s |"
+    );
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for (name, sum) in &sums {
         let per_state = |seconds: f64| seconds * 1000.0 / sum.checked.max(1) as f64;
-        let [disk, mount, recover, unmount] = sum.parts.map(per_state);
+        let parts = sum.parts.map(|part| format!("{:.1}", per_state(part)));
         println!(
-            "{name}: {} states, {} of them of a recovery that was cut; {:.0} a second and worker; \
-             each {:.1} ms: disk {disk:.1}, mount {mount:.1}, recovery {recover:.1}, \
-             umount {unmount:.1}; {:.0} s of recording",
+            "| {name} | {} | {} | {:.1} | {} | {:.0} |",
             sum.checked,
             sum.nested,
-            sum.checked as f64 / sum.checking.max(0.001),
             per_state(sum.checking),
+            parts.join(" | "),
             sum.seconds - sum.checking
         );
         states += sum.checked;
+        nested += sum.nested;
     }
+    println!();
     println!(
-        "{states} states in {seconds:.0} s: {:.0} a second, with all that is around them",
+        "{states} states, {nested} of them of a recovery that was cut, in {seconds:.0} s: {:.0} a second, \
+         with all that is around them",
         states as f64 / seconds.max(0.001)
     );
-    good && !wanted.is_empty()
+    good
 }

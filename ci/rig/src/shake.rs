@@ -3,12 +3,11 @@
 use crate::device::{Device, Kind, Through, run};
 use crate::random::Random;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use steadfast::sys::{SyncRange, sync_file_range};
 
 /// How often something happens: at one of this many calls.
@@ -53,6 +52,8 @@ impl Shake {
             fs::write(at.join("even/file"), "")?;
         } else {
             fs::write(at.join("other"), "")?;
+            // With nothing of its own to be written.
+            File::open(at.join("other"))?.sync_all()?;
         }
         Ok(Self {
             kind,
@@ -107,14 +108,15 @@ impl Shake {
 
     /// The file system commits what it has of names and sizes, without the data of the files.
     fn commit(&self) -> crate::Answer<()> {
+        let number = self.commits.fetch_add(1, Ordering::Relaxed);
         if self.kind.fs != "btrfs" {
-            let mut other = File::options().append(true).open(self.at.join("other"))?;
-            other.write_all(b".")?;
+            // A time and no data, which would have to wait for its turn behind that of the work.
+            let other = File::options().write(true).open(self.at.join("other"))?;
+            other.set_modified(UNIX_EPOCH + Duration::from_secs(number as u64))?;
             return Ok(other.sync_all()?);
         }
         let before = self.counted();
         // It cannot log a directory that a file has just been moved out of, and commits everything.
-        let number = self.commits.fetch_add(1, Ordering::Relaxed);
         let [from, to] = if number.is_multiple_of(2) {
             ["even", "odd"]
         } else {

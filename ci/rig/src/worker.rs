@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use steadfast::sys::{hook, syncfs};
 
 /// Of so many states the recovery is recorded and cut, at the most.
@@ -31,6 +31,8 @@ pub(crate) struct Job<'a> {
     pub(crate) seed: u64,
     pub(crate) rounds: usize,
     pub(crate) states: usize,
+    /// It is to be done within this time; then there are fewer states.
+    pub(crate) limit: Option<Duration>,
     /// Calls of the library that are left out.
     pub(crate) skip: Vec<&'a str>,
 }
@@ -59,17 +61,16 @@ struct Worker<'a> {
     device: Device,
     tally: Tally,
     seen: HashSet<String>,
+    start: Instant,
 }
 
 /// Does the job. While a fault that must be seen has not been, there are more rounds.
 pub(crate) fn work(job: &Job<'_>, device: Device, subject: &Subject) -> Answer<Tally> {
-    let start = Instant::now();
     let mut worker = Worker::new(job, device, subject);
-    let mut random = Random(job.seed);
     for round in 0..job.rounds {
         let left = job.states.saturating_sub(worker.tally.checked);
         let number = left.div_ceil(job.rounds - round);
-        worker.round(round, number, &mut random)?;
+        worker.round(round, number)?;
     }
     for round in job.rounds..job.rounds + MORE_ROUNDS {
         let (lost, torn) = (worker.tally.lost, worker.tally.torn);
@@ -81,11 +82,10 @@ pub(crate) fn work(job: &Job<'_>, device: Device, subject: &Subject) -> Answer<T
         if is_seen {
             break;
         }
-        worker.round(round, job.states.div_ceil(job.rounds), &mut random)?;
+        worker.round(round, job.states.div_ceil(job.rounds))?;
     }
-    let mut tally = worker.tally;
-    tally.seconds = start.elapsed().as_secs_f64();
-    Ok(tally)
+    worker.tally.seconds = worker.start.elapsed().as_secs_f64();
+    Ok(worker.tally)
 }
 
 /// Checks one saved image again; known is what was acknowledged, and what had begun.
@@ -98,7 +98,7 @@ pub(crate) fn again(
 ) -> Answer<Verdict> {
     let mut worker = Worker::new(job, device, subject);
     // The states that it should have had, from an undisturbed run.
-    let states = worker.record(0, &mut Random(job.seed))?;
+    let states = worker.record(0)?;
     worker.device.restore(image)?;
     worker.check(&states, known, Through::Recorded)
 }
@@ -119,17 +119,33 @@ impl<'a> Worker<'a> {
             device,
             tally: Tally::default(),
             seen: HashSet::new(),
+            start: Instant::now(),
         }
     }
 
+    /// What decides in a part of the work.
+    fn seed(&self, part: &str) -> u64 {
+        let Job { seed, kind, .. } = self.job;
+        let words = format!("{seed}, {}, {}, {part}", kind.name, self.subject.name);
+        Random::about(&words).next()
+    }
+
+    /// Whether the time of this round, or of any of those that come after, is over.
+    fn is_late(&self, round: usize) -> bool {
+        let part = (round + 1).min(self.job.rounds) as f64 / self.job.rounds as f64;
+        let limit = self.job.limit.map(|limit| limit.mul_f64(part));
+        limit.is_some_and(|limit| self.start.elapsed() > limit)
+    }
+
     /// Runs the subject, recorded; gives what was there after each step.
-    fn record(&mut self, round: usize, random: &mut Random) -> Answer<Vec<Tree>> {
+    fn record(&mut self, round: usize) -> Answer<Vec<Tree>> {
         self.device.order("take fresh")?;
         self.device.show(Through::Recorded)?;
         self.device.mount(Through::Recorded)?;
         let top = self.device.at.join("t");
         fs::create_dir(&top)?;
-        let shake = Arc::new(Shake::new(&self.device, Pace::of(round), random.next())?);
+        let seed = self.seed(&format!("record {round}"));
+        let shake = Arc::new(Shake::new(&self.device, Pace::of(round), seed)?);
         (self.subject.prepare)(&top)?;
         syncfs(File::open(&top)?)?;
         self.device.order("record")?;
@@ -152,13 +168,16 @@ impl<'a> Worker<'a> {
         done.map(|()| states)
     }
 
-    fn round(&mut self, round: usize, number: usize, random: &mut Random) -> Answer<()> {
-        let states = self.record(round, random)?;
+    fn round(&mut self, round: usize, number: usize) -> Answer<()> {
+        let states = self.record(round)?;
         let start = Instant::now();
         let events = self.device.order("events")?;
-        let mut chosen = states::choose(&events, number, self.job.kind.torn, None, random);
-        random.shuffle(&mut chosen);
+        let seed = self.seed(&format!("states {round}"));
+        let chosen = states::choose(&events, number, self.job.kind.torn, None, seed);
         for (n, state) in chosen.iter().enumerate() {
+            if n > 0 && self.is_late(round) {
+                break;
+            }
             let hash = timed(&mut self.tally.parts[0], || self.device.order(&state.load))?;
             let known = (state.acknowledged, state.begun);
             if !self.seen.insert(format!("{hash} {known:?}")) {
@@ -174,7 +193,8 @@ impl<'a> Worker<'a> {
                 self.device.order("stop")?;
                 self.device.order("take shown")?;
                 self.count(verdict, state, round)?;
-                self.nested(&states, state, round, random)?;
+                let seed = self.seed(&format!("recovery {round} {n}"));
+                self.nested(&states, state, round, seed)?;
                 self.device.order("forget")?;
             }
         }
@@ -184,18 +204,12 @@ impl<'a> Worker<'a> {
     }
 
     /// Cuts the recovery that was just recorded.
-    fn nested(
-        &mut self,
-        states: &[Tree],
-        first: &State,
-        round: usize,
-        random: &mut Random,
-    ) -> Answer<()> {
+    fn nested(&mut self, states: &[Tree], first: &State, round: usize, seed: u64) -> Answer<()> {
         let events = self.device.order("events")?;
         let known = (first.acknowledged, first.begun);
         // A file system may not survive a torn block of its own during its own recovery.
         let torn = 8;
-        for state in states::choose(&events, OF_NESTED, torn, Some(known), random) {
+        for state in states::choose(&events, OF_NESTED, torn, Some(known), seed) {
             let hash = timed(&mut self.tally.parts[0], || self.device.order(&state.load))?;
             if !self.seen.insert(format!("{hash} {known:?}")) {
                 self.tally.same += 1;
@@ -273,6 +287,17 @@ impl<'a> Worker<'a> {
 }
 
 impl Tally {
+    /// Counts those of another as well, without its messages.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.checked += other.checked;
+        self.nested += other.nested;
+        self.seconds += other.seconds;
+        self.checking += other.checking;
+        for (sum, part) in self.parts.iter_mut().zip(other.parts) {
+            *sum += part;
+        }
+    }
+
     /// What was wrong, each kind once.
     pub(crate) fn messages(&self) -> impl Iterator<Item = String> {
         let all = self.messages.iter();
