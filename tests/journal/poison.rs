@@ -5,7 +5,9 @@ use crate::common::{self, FOREVER};
 use crate::support::*;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::Duration;
 use steadfast::journal::{Log, LogOptions, inspect};
 use steadfast::sys::{self, Errno, hook};
@@ -187,13 +189,29 @@ fn a_segment_is_a_file() {
     let (log, _) = open(tmp.path()).unwrap();
     let mode = sys::Mode::RUSR | sys::Mode::WUSR;
     sys::mkfifoat(dir(tmp.path()), "0000000000000002.seg", mode).unwrap();
-    let kind = |error: steadfast::Error| error.kind();
-    assert_eq!(
-        kind(inspect(&dir(tmp.path())).unwrap_err()),
-        ErrorKind::NotAFile
-    );
+    let path = tmp.path().join("0000000000000002.seg");
+    let seen = unwaited(&path, |at| inspect(&dir(at)).map(drop));
+    assert_eq!(seen.unwrap_err().kind(), ErrorKind::NotAFile);
     drop(log);
-    assert_eq!(kind(open(tmp.path()).unwrap_err()), ErrorKind::NotAFile);
+    let seen = unwaited(&path, |at| open(at).map(drop));
+    assert_eq!(seen.unwrap_err().kind(), ErrorKind::NotAFile);
+}
+
+/// What `look` says of the log that has this FIFO. Should it wait there, the FIFO is opened from the other
+/// end, and that is the failure.
+fn unwaited<T: Send>(fifo: &Path, look: impl FnOnce(&Path) -> T + Send) -> T {
+    let (say, hear) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // Nobody hears it who has failed.
+            let _ = say.send(look(fifo.parent().unwrap()));
+        });
+        hear.recv_timeout(FOREVER).unwrap_or_else(|_| {
+            let other_end = File::options().read(true).write(true).open(fifo);
+            hear.recv().unwrap();
+            panic!("it waited at {other_end:?}");
+        })
+    })
 }
 
 /// Nor does something else that has the name of the lock make anybody wait who only looks.
@@ -204,7 +222,8 @@ fn a_lock_that_is_a_fifo_is_looked_at() {
     std::fs::remove_file(tmp.path().join("lock")).unwrap();
     let mode = sys::Mode::RUSR | sys::Mode::WUSR;
     sys::mkfifoat(dir(tmp.path()), "lock", mode).unwrap();
-    assert!(!inspect(&dir(tmp.path())).unwrap().live);
+    let seen = unwaited(&tmp.path().join("lock"), |at| inspect(&dir(at)));
+    assert!(!seen.unwrap().live);
 }
 
 /// The lock is on the file that has the name, or it keeps nobody out.

@@ -12,6 +12,7 @@ use steadfast::publish::{
     sweep,
 };
 use steadfast::sys::{self, Errno, OwnedFd, SyncRange, hook};
+use steadfast::workspace::Workspace;
 use steadfast::{Dir, Durability, ErrorKind, Result, Root};
 
 const AT: &str = "STEADFAST_TRACED";
@@ -93,6 +94,23 @@ fn operations(top: &Path) -> Vec<(&'static str, Operation)> {
                 let (log, _) = options.open(again)?;
                 inspect(&look)?;
                 log.close()
+            })
+        }),
+        ("workspace", {
+            let root = root();
+            Box::new(move || {
+                let workspace = Workspace::open(&root)?;
+                let mut tx = workspace.begin();
+                tx.read("w/f")?;
+                tx.write("w/f", "new")?;
+                tx.write("w/new", "new")?;
+                tx.remove_file("w/gone").write_in_place("w/long", "new")?;
+                tx.append("w/more", "new")?;
+                tx.rename("w/here", "w/there").create_dir("w/d");
+                tx.write("w/d/long", vec![0; 1 << 20])?;
+                tx.commit()?;
+                drop(workspace);
+                Workspace::open(&root).map(drop)
             })
         }),
         ("claim", {
@@ -186,18 +204,29 @@ fn lacks(call: &str) -> Option<&'static str> {
     if has("O_CREAT") && !has("O_EXCL") && name != "claims" {
         return Some("O_EXCL");
     }
-    let follows = call.starts_with("openat(") && first != "AT_FDCWD" && name != ".";
-    (follows && !has("O_NOFOLLOW") && !has("O_TMPFILE")).then_some("O_NOFOLLOW")
+    // A number is a descriptor's, in the process's own folder of them.
+    let own = name == "." || name.bytes().all(|b| b.is_ascii_digit());
+    if !call.starts_with("openat(") || first == "AT_FDCWD" || own || has("O_TMPFILE") {
+        return None;
+    }
+    if !has("O_NOFOLLOW") {
+        return Some("O_NOFOLLOW");
+    }
+    // Nobody waits at a FIFO that has taken the name.
+    let waits = !has("O_PATH") && !has("O_DIRECTORY") && !has("O_EXCL");
+    (waits && !has("O_NONBLOCK")).then_some("O_NONBLOCK")
 }
 
 #[test]
 fn flags_and_syncs_are_asked_for() {
     let tmp = common::dir();
     let work = tmp.path().join("work");
-    for dir in ["", "d", "log", "m"] {
+    for dir in ["", "d", "log", "m", "w"] {
         fs::create_dir(work.join(dir)).unwrap();
     }
-    for name in ["f", "g", "d/x", "m/y", "h"] {
+    for name in [
+        "f", "g", "d/x", "m/y", "h", "w/f", "w/gone", "w/here", "w/long", "w/more",
+    ] {
         fs::write(work.join(name), "one").unwrap();
     }
     // For the sweep to open: left by a dead writer, and by one who made a folder.
