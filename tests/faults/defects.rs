@@ -174,6 +174,28 @@ fn a_displaced_file_that_was_changed_is_not_swept() {
     }
 }
 
+/// So is a symlink that a folder has replaced: its mark is its own, and not that of what it leads to.
+#[test]
+fn a_displaced_symlink_is_swept() {
+    if hook::denied_by_env("renameat2(RENAME_EXCHANGE)") {
+        return common::skipped("a_displaced_symlink_is_swept", "no RENAME_EXCHANGE");
+    }
+    let _no_child = common::no_child();
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::create_dir(tmp.path().join("d")).unwrap();
+    std::os::unix::fs::symlink("d", tmp.path().join("f")).unwrap();
+    let options = FolderOptions::new().symlink(SymlinkPolicy::Replace);
+    let pending = options.begin(&root, "f").unwrap();
+    let receipt = hook::deny(&[("unlinkat", Errno::IO)], || pending.commit().unwrap());
+    let Some(Note::Left(displaced)) = receipt.notes().last() else {
+        panic!("{receipt:?}");
+    };
+    let report = sweep(&root, ".", &SweepOptions::new()).unwrap();
+    assert_eq!(report.removed(), std::slice::from_ref(displaced));
+    assert!(tmp.path().join("d").is_dir());
+}
+
 /// What is left was said to be beside the name that the caller gave, wherever it was.
 #[test]
 fn what_is_left_is_named_by_where_it_is() {

@@ -3,9 +3,9 @@
 use crate::common;
 use crate::dir;
 use std::cell::{Cell, RefCell};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -30,6 +30,13 @@ fn entries(dir: &Path) -> Vec<(String, Option<String>)> {
         .collect();
     found.sort();
     found
+}
+
+/// A temporary that is there.
+fn litter(top: &Path) -> Option<PathBuf> {
+    let found = entries(top).into_iter().map(|(name, _)| name);
+    let mut found = found.filter(|name| name.starts_with(".sf-"));
+    found.next().map(|name| top.join(name))
 }
 
 fn file(name: &str, text: &str) -> (String, Option<String>) {
@@ -481,11 +488,6 @@ fn a_hash_is_of_a_file_that_stands_still() {
 /// A sweeper that sees a temporary before its maker holds it, removes it; then another one is made.
 #[test]
 fn what_is_swept_at_once_is_made_again() {
-    fn litter(top: &Path) -> Option<PathBuf> {
-        let found = entries(top).into_iter().map(|(name, _)| name);
-        let mut found = found.filter(|name| name.starts_with(".sf-"));
-        found.next().map(|name| top.join(name))
-    }
     let tmp = dir();
     let root = Root::open(tmp.path()).unwrap();
     let (top, mut swept) = (tmp.path().to_owned(), false);
@@ -514,6 +516,29 @@ fn what_is_swept_at_once_is_made_again() {
         entries(tmp.path()),
         [("d".to_owned(), None), file("f", "new")]
     );
+}
+
+/// A file that has taken a new folder's name is no folder, and is left as it is.
+#[test]
+fn a_file_that_has_a_staged_folders_name_stays() {
+    let tmp = dir();
+    let root = Root::open(tmp.path()).unwrap();
+    let (top, mut done) = (tmp.path().to_owned(), false);
+    let begun = beside(
+        move |_, call| {
+            if let Some(name) = litter(&top).filter(|_| call == "mkdirat" && !done) {
+                fs::remove_dir(&name).unwrap();
+                fs::write(&name, "theirs").unwrap();
+                fs::set_permissions(&name, Permissions::from_mode(0o600)).unwrap();
+                done = true;
+            }
+        },
+        || FolderOptions::new().begin(&root, "d").map(drop),
+    );
+    assert_eq!(begun.unwrap_err().errno(), Some(Errno::NOTDIR));
+    let theirs = litter(tmp.path()).unwrap();
+    assert_eq!(fs::read_to_string(&theirs).unwrap(), "theirs");
+    assert_eq!(fs::metadata(theirs).unwrap().mode() & 0o777, 0o600);
 }
 
 /// As long as an exchange may be taken back, its directories are locked, and sweepers judge nothing there.

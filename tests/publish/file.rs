@@ -224,6 +224,19 @@ fn hard_links_are_cut_and_noted() {
     assert_eq!(fs::read_to_string(tmp.path().join("g")).unwrap(), "old");
 }
 
+#[test]
+fn only_a_file_has_a_version() {
+    let tmp = common::dir();
+    let root = Root::open(tmp.path()).unwrap();
+    fs::create_dir(tmp.path().join("d")).unwrap();
+    root.mkfifo("p", Mode::RUSR).unwrap();
+    symlink("d", tmp.path().join("link")).unwrap();
+    for other in ["d", "p", "link"] {
+        let error = Version::of(&root, other).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAFile, "{other}");
+    }
+}
+
 /// A change that leaves inode, length and modification time as they were.
 #[test]
 fn a_version_tells_what_the_modification_time_does_not() {

@@ -65,7 +65,8 @@ fn operations(top: &Path) -> Vec<(&'static str, Operation)> {
             let root = root();
             Box::new(move || {
                 let options = FolderOptions::new();
-                options.publish(&root, "m", &root, "moved").map(drop)
+                options.publish(&root, "m", &root, "moved")?;
+                options.publish(&root, "k", &root, "moved too").map(drop)
             })
         }),
         ("swap", {
@@ -225,7 +226,7 @@ fn flags_and_syncs_are_asked_for() {
         fs::create_dir(work.join(dir)).unwrap();
     }
     for name in [
-        "f", "g", "d/x", "m/y", "h", "w/f", "w/gone", "w/here", "w/long", "w/more",
+        "f", "g", "d/x", "m/y", "h", "k", "w/f", "w/gone", "w/here", "w/long", "w/more",
     ] {
         fs::write(work.join(name), "one").unwrap();
     }
