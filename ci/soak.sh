@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writers on a small disk of their own, which are killed and stopped while it fills up and becomes read-only and
-# writable again (tests/workspace/soak.rs): for a minute on ext4 and, where a quota fills up before the disk does,
-# for some seconds on btrfs. With STEADFAST_LONG=1 for an hour, on xfs too. SOAK_SECONDS says otherwise.
+# writable again (tests/workspace/soak.rs): for some seconds, and until each has happened, on ext4 and, where a quota
+# fills up before the disk does, on btrfs. With STEADFAST_LONG=1 for an hour, on xfs too. SOAK_SECONDS says otherwise.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -45,15 +45,15 @@ soak() { # KIND SECONDS SIZE MKFS...
   fi
   # A process that was killed may need a moment to be gone.
   local try
-  for try in {1..100}; do
+  for try in {1..600}; do
     if umount "$base/disk" 2>/dev/null; then break; fi
     sleep 0.1
-    [ "$try" -lt 100 ] || { echo "$0: something holds the disk" && return 1; }
+    [ "$try" -lt 600 ] || { echo "$0: something holds the disk" && return 1; }
   done
   rm -f "$base/image"
 }
 
-ext4=60 btrfs=10
+ext4=20 btrfs=10
 if [ -n "${STEADFAST_LONG:-}" ]; then ext4=1800 btrfs=900; fi
 soak ext4 "$ext4" 64M mkfs.ext4 -q -F -m 0
 soak btrfs "$btrfs" 320M mkfs.btrfs -q -f

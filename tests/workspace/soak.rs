@@ -35,6 +35,39 @@ fn open(disk: &Path, wait: Duration) -> steadfast::Result<Workspace> {
         .open(&Root::open(disk.join("root"))?)
 }
 
+/// Whether it is about room. What a removed file had is free only when the file system has written that down.
+fn no_room(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
+}
+
+/// Opens it, once there is room and nobody else is recovering.
+fn open_at_last(disk: &Path, wait: Duration) -> Workspace {
+    let start = Instant::now();
+    loop {
+        match open(disk, wait) {
+            Err(e) if no_room(&e) || e.kind() == ErrorKind::Busy => {
+                assert!(start.elapsed() < FOREVER, "{e:?}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done => return done.unwrap(),
+        }
+    }
+}
+
+/// Closes it; again, if there was no room for what that writes.
+fn close_at_last(workspace: Workspace, disk: &Path) {
+    let start = Instant::now();
+    let mut done = workspace.close();
+    while let Err(error) = done {
+        expected(&error);
+        assert!(start.elapsed() < FOREVER, "{error:?}");
+        done = open_at_last(disk, FOREVER).close();
+    }
+}
+
 /// That an error is one of a disk like this.
 fn expected(error: &Error) {
     use ErrorKind::{Busy, Poisoned, QuotaExceeded, ReadOnly, StorageFull, WouldBlock};
@@ -143,18 +176,54 @@ fn holder() {
         return;
     }
     let disk = PathBuf::from(std::env::var_os(DISK).unwrap());
-    let workspace = open(&disk, FOREVER).unwrap();
+    let workspace = open_at_last(&disk, FOREVER);
     let mut tx = workspace.begin();
     tx.claim([HELD]).unwrap();
     println!("\nholding");
     std::io::stdin().read_exact(&mut [0]).unwrap();
-    let times: u64 = String::from_utf8(tx.read(HELD).unwrap())
-        .unwrap()
-        .parse()
-        .unwrap();
-    tx.write(HELD, (times + 1).to_string()).unwrap();
-    tx.commit().unwrap();
-    workspace.close().unwrap();
+    let before = number(tx.read(HELD).unwrap());
+    let done = tx.write(HELD, (before + 1).to_string());
+    let mut done = done.and_then(|()| tx.commit().map(drop));
+    let mut workspace = workspace;
+    // The disk was full a moment ago: it is done again, unless it is done.
+    while let Err(error) = done {
+        expected(&error);
+        std::thread::sleep(Duration::from_millis(50));
+        drop(workspace);
+        workspace = open_at_last(&disk, FOREVER);
+        let mut tx = workspace.begin();
+        tx.claim([HELD]).unwrap();
+        done = match number(tx.read(HELD).unwrap()) {
+            now if now == before => {
+                let done = tx.write(HELD, (before + 1).to_string());
+                done.and_then(|()| tx.commit().map(drop))
+            }
+            now => {
+                assert_eq!(now, before + 1);
+                Ok(())
+            }
+        };
+    }
+    close_at_last(workspace, &disk);
+}
+
+fn number(text: Vec<u8>) -> u64 {
+    String::from_utf8(text).unwrap().parse().unwrap()
+}
+
+/// For what a file system may refuse on a full disk, and not for long.
+fn until_there_is_room<T>(mut f: impl FnMut() -> std::io::Result<T>) -> T {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let start = Instant::now();
+    loop {
+        match f() {
+            Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded) => {
+                assert!(start.elapsed() < FOREVER, "{e:?}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done => return done.unwrap(),
+        }
+    }
 }
 
 struct Soak {
@@ -238,23 +307,18 @@ impl Soak {
         );
         Self::signal(&holder, Signal::STOP);
         self.pause(random);
-        // Somebody else may be recovering just now.
-        let other = loop {
-            match open(&self.disk, Duration::ZERO) {
-                Err(error) if error.kind() == ErrorKind::Busy => self.pause(random),
-                other => break other.unwrap(),
-            }
-        };
+        // It does not wait for what is claimed.
+        let other = open_at_last(&self.disk, Duration::ZERO);
         let error = other.begin().claim([HELD]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
         holder.stdin.take().unwrap().write_all(b"x").unwrap();
         Self::signal(&holder, Signal::CONT);
         let status = holder.wait().unwrap();
         assert!(status.success(), "{status}: {:?}", said.collect::<Vec<_>>());
-        other.close().unwrap();
-        let late = open(&self.disk, FOREVER).unwrap();
+        close_at_last(other, &self.disk);
+        let late = open_at_last(&self.disk, FOREVER);
         late.begin().claim([HELD]).unwrap();
-        late.close().unwrap();
+        close_at_last(late, &self.disk);
         let after = fs::read_to_string(self.disk.join("root").join(HELD)).unwrap();
         assert_eq!(after, (before.parse::<u64>().unwrap() + 1).to_string());
     }
@@ -262,7 +326,7 @@ impl Soak {
     /// Everything that is left of the disk is taken, for a while.
     fn full_disk(&mut self, random: &mut Random) {
         let path = self.disk.join("filler");
-        let mut filler = fs::File::create(&path).unwrap();
+        let mut filler = until_there_is_room(|| fs::File::create(&path));
         for len in [1 << 20, 4096, 512] {
             while filler
                 .write_all(&vec![1; len])
@@ -272,7 +336,7 @@ impl Soak {
         }
         self.pause(random);
         drop(filler);
-        fs::remove_file(path).unwrap();
+        until_there_is_room(|| fs::remove_file(&path));
     }
 
     /// Nobody can begin on a disk that is read-only, and nothing is lost when it is writable again.
@@ -283,8 +347,16 @@ impl Soak {
             mount
                 .args(["-o", &format!("remount,{how}")])
                 .arg(&self.disk);
-            let done = output(&mut mount).unwrap();
-            assert!(done.status.success(), "{how}: {done:?}");
+            let start = Instant::now();
+            loop {
+                let done = output(&mut mount).unwrap();
+                if done.status.success() {
+                    break;
+                }
+                // Somebody may be looking at it.
+                assert!(start.elapsed() < FOREVER, "{how}: {done:?}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
         };
         remount("ro");
         let acknowledged = lines(&self.logs, "ack-").len();
@@ -329,12 +401,13 @@ fn soak() {
     println!("seed {}", random.0);
     let (start, mut did) = (Instant::now(), [0_u32; 5]);
     // Each at least once, however slow the machine is.
-    while start.elapsed() < time || did.contains(&0) {
+    let idle = |logs: &Path| lines(logs, "ack-").is_empty();
+    while start.elapsed() < time || did.contains(&0) || idle(logs.path()) {
         soak.pause(&mut random);
         let what = if start.elapsed() < time {
             random.below(5)
         } else {
-            did.iter().position(|n| *n == 0).unwrap_or(0)
+            did.iter().position(|n| *n == 0).unwrap_or(1)
         };
         did[what] += 1;
         let victim = random.below(WRITERS);
@@ -357,10 +430,10 @@ fn soak() {
         }
     }
     soak.kill_all();
-    let workspace = Workspace::open(&Root::open(&root).unwrap()).unwrap();
+    let workspace = open_at_last(&soak.disk, FOREVER);
     let conflicts = workspace.conflicts().unwrap();
     assert!(conflicts.is_empty(), "{conflicts:#?}");
-    workspace.close().unwrap();
+    close_at_last(workspace, &soak.disk);
     assert_eq!(crate::tree::litter(&root), Vec::<PathBuf>::new());
     let (acked, all) = check(logs.path(), &root);
     let mut errors = BTreeMap::<String, usize>::new();
