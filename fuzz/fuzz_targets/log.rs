@@ -230,4 +230,7 @@ fn check(path: &Path, dir: &dyn Fn() -> Dir, written: Option<&Log>) {
     assert!(found.clean && found.records.is_empty());
 }
 
-fuzz_target!(|data: &[u8]| run(data));
+fuzz_target!(
+    init: steadfast_fuzz::fixed::write_if_asked(),
+    |data: &[u8]| run(data)
+);

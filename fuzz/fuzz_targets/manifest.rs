@@ -11,7 +11,7 @@ mod manifest;
 use libfuzzer_sys::fuzz_target;
 use manifest::{Format, parse};
 
-fuzz_target!(|data: &[u8]| {
+fn run(data: &[u8]) {
     let Some((first, text)) = data.split_first() else {
         return;
     };
@@ -31,4 +31,9 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
-});
+}
+
+fuzz_target!(
+    init: steadfast_fuzz::fixed::write_if_asked(),
+    |data: &[u8]| run(data)
+);

@@ -562,4 +562,7 @@ fn run(data: &[u8]) {
     assert_eq!(exact(temp.path(), "root"), outside, "\n{}", run.context());
 }
 
-fuzz_target!(|data: &[u8]| run(data));
+fuzz_target!(
+    init: steadfast_fuzz::fixed::write_if_asked(),
+    |data: &[u8]| run(data)
+);

@@ -446,4 +446,7 @@ fn once_more(root: &Root, top: &Path, put: &Put<'_>, workspace: Workspace) {
     );
 }
 
-fuzz_target!(|data: &[u8]| run(data));
+fuzz_target!(
+    init: steadfast_fuzz::fixed::write_if_asked(),
+    |data: &[u8]| run(data)
+);

@@ -233,4 +233,7 @@ fn run(data: &[u8]) {
     }
 }
 
-fuzz_target!(|data: &[u8]| run(data));
+fuzz_target!(
+    init: steadfast_fuzz::fixed::write_if_asked(),
+    |data: &[u8]| run(data)
+);

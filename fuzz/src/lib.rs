@@ -1,5 +1,6 @@
 //! What the fuzz targets share: reading the input, places for trees, trees as values, logs byte by byte.
 
+pub mod fixed;
 pub mod input;
 pub mod log;
 pub mod model;
