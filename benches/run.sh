@@ -3,11 +3,13 @@
 #
 #   benches/run.sh [-f "ext4 xfs btrfs"] [-o FOLDER] [FILTER]   only cases whose names contain a part of it
 #   benches/run.sh compare OLD.json NEW.json                    what became slower beyond the noise
+#   benches/run.sh keep                                         everything, and puts it into docs and README.md
 #
 # Each file system is in an image of its own on a loop device with direct I/O. Result, tables and plots go to
-# target/benchmarks, or to FOLDER; docs/benchmarks.md tells how to read them. About ten minutes; with
-# STEADFAST_LONG=1 hours. STEADFAST_SMOKE=1 does everything once, to see that it works; BENCH_MILLIS=n gives each
-# case so much time in place of 1500. A filter is parts of names, with commas between: swap,transaction/10
+# target/benchmarks, or to FOLDER; docs/benchmarks.md tells how to read them. BENCH_MINUTES=n (20 for keep) is when
+# it ends: on a slow disk there are fewer samples. BENCH_MILLIS=n gives each case so much time in place of 1500;
+# STEADFAST_LONG=1 takes hours; STEADFAST_SMOKE=1 does everything once, to see that it works. A filter is parts of
+# names, with commas between: swap,transaction/10
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -29,6 +31,16 @@ fi
 program=$PWD/target/contest/release/steadfast-contest
 kinds='ext4 xfs btrfs'
 out=target/benchmarks
+keep=
+if [ "${1:-}" = keep ]; then
+  keep=1
+  BENCH_MINUTES=${BENCH_MINUTES:-20}
+  shift
+  if [ $# != 0 ]; then
+    echo "$0: only a whole run is kept" >&2
+    exit 2
+  fi
+fi
 while getopts f:o: option; do
   case $option in
     f) kinds=$OPTARG ;;
@@ -61,7 +73,14 @@ mkdir -p "$out" "$base/at"
 rm -f "$out/results.json"
 BENCH_DISK="images of $size GiB on loop devices with direct I/O, on $(findmnt -n -o FSTYPE -T "$base")"
 export BENCH_DISK
+if [ -n "${BENCH_MINUTES:-}" ]; then end=$((EPOCHSECONDS + BENCH_MINUTES * 60)); fi
+left=$(wc -w <<<"$kinds")
 for kind in $kinds; do
+  # What one file system does not need, the next ones have.
+  if [ -n "${BENCH_MINUTES:-}" ]; then
+    export BENCH_END=$((EPOCHSECONDS + (end - EPOCHSECONDS) / left))
+    left=$((left - 1))
+  fi
   # Its blocks are there already, so that what is measured does not allocate them.
   fallocate -l "${size}G" "$base/image"
   case $kind in
@@ -80,3 +99,8 @@ for kind in $kinds; do
 done
 "$program" report "$out/results.json" "$out"
 echo "in $out" >&2
+if [ -n "$keep" ]; then
+  cp "$out"/results.json "$out"/tables.md "$out"/*.svg docs/benchmarks/
+  STEADFAST_WRITE=1 cargo test -q --locked --test tidy numbers
+  git --no-pager diff --stat -- docs/benchmarks README.md docs/benchmarks.md || true
+fi

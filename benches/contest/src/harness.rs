@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The answer of whatever may fail here.
 pub(crate) type Done<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -124,10 +124,24 @@ pub(crate) struct Settings {
     pub(crate) budget: Duration,
     pub(crate) fewest: usize,
     pub(crate) most: usize,
+    /// When all cases are to be over, however slow the disk is.
+    pub(crate) end: Option<SystemTime>,
 }
 
-/// Runs a case: all rounds, then each contender once under strace.
-pub(crate) fn run(case: &Case, settings: &Settings) -> Done<CaseResult> {
+impl Settings {
+    /// How long a case may last at the most, if so many are to come after it.
+    fn limit(&self, others: usize) -> Option<Duration> {
+        let left = self.end?.duration_since(SystemTime::now());
+        let left = left.unwrap_or_default();
+        // What the others need on any disk; and no case takes it all.
+        let needed = (2 * self.budget).saturating_mul(u32::try_from(others).unwrap_or(u32::MAX));
+        Some(left.saturating_sub(needed).min(left / 3))
+    }
+}
+
+/// Runs a case, after which so many come: all rounds, then each contender once under strace.
+pub(crate) fn run(case: &Case, settings: &Settings, others: usize) -> Done<CaseResult> {
+    let (start, limit) = (Instant::now(), settings.limit(others));
     let base = settings.dir.join(case.id.replace('/', "-"));
     let anchor = open(&settings.dir)?;
     let mut works = Vec::new();
@@ -151,6 +165,11 @@ pub(crate) fn run(case: &Case, settings: &Settings) -> Done<CaseResult> {
     let most = settings.most.min(case.rounds);
     for round in 0..most {
         if round >= settings.fewest && begin.elapsed() > settings.budget {
+            break;
+        }
+        // Another one would take as long as those before.
+        let next = begin.elapsed() / u32::try_from(round.max(1)).unwrap_or(u32::MAX);
+        if round >= 1 && limit.is_some_and(|limit| start.elapsed() + next > limit) {
             break;
         }
         dice.shuffle(&mut order);

@@ -17,12 +17,12 @@ mod subjects;
 mod svg;
 mod targets;
 
-use harness::{Done, Settings};
-use result::{FileSystem, Run};
+use harness::{Case, Done, Settings};
+use result::{CaseResult, FileSystem, Run};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const USAGE: &str = "usage:
   measure FS DIRECTORY DEVICE RESULT [FILTER]   all cases on one mounted file system, added to a result file
@@ -74,12 +74,17 @@ fn settings(dir: &str, device: &str) -> Settings {
         .ok()
         .and_then(|n| n.parse().ok());
     let (budget, fewest) = given.map_or((budget, fewest), |n| (n, fewest.min(3)));
+    let end = std::env::var("BENCH_END")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     Settings {
         dir: dir.into(),
         device: Some(device.to_owned()).filter(|name| !name.is_empty()),
         budget: Duration::from_millis(budget),
         fewest,
         most,
+        end,
     }
 }
 
@@ -102,11 +107,15 @@ fn measure(name: &str, dir: &str, device: &str, file: &str, filter: &str) -> Don
         ..FileSystem::default()
     };
     let load = machine::load();
-    for case in subjects::all(long(), true) {
-        if wanted(&case.id, filter) {
-            eprintln!("{name}: {}", case.id);
-            system.cases.push(harness::run(&case, &settings)?);
-        }
+    let asked = |openat2| {
+        let all = subjects::all(long(), openat2).into_iter();
+        all.filter(|case| wanted(&case.id, filter))
+            .collect::<Vec<_>>()
+    };
+    let (cases, walks) = (asked(true), asked(false).len());
+    for (at, case) in cases.iter().enumerate() {
+        let others = cases.len() + walks - at - 1;
+        system.cases.push(told(name, case, &settings, others)?);
     }
     // Whether there is openat2 is remembered by everybody: it takes a process of its own.
     let mut child = Command::new(std::env::current_exe()?);
@@ -123,6 +132,16 @@ fn measure(name: &str, dir: &str, device: &str, file: &str, filter: &str) -> Don
     run.file_systems.push(system);
     fs::write(file, serde_json::to_string_pretty(&run)? + "\n")?;
     Ok(())
+}
+
+/// Runs a case, and says how long that has taken.
+fn told(name: &str, case: &Case, settings: &Settings, others: usize) -> Done<CaseResult> {
+    let begin = Instant::now();
+    let result = harness::run(case, settings, others)?;
+    let samples = result.contenders.first().map_or(0, |c| c.samples);
+    let seconds = begin.elapsed().as_secs_f64();
+    eprintln!("{name}: {}: {samples} samples, {seconds:.1} s", case.id);
+    Ok(result)
 }
 
 /// Whether a case is asked for: the filter is parts of names, with commas between.
@@ -148,11 +167,13 @@ fn walks(dir: &str, device: &str, filter: &str) -> Done {
     filter::without_openat2()?;
     let settings = settings(dir, device);
     let mut system = FileSystem::default();
-    for case in subjects::all(long(), false) {
-        if wanted(&case.id, filter) {
-            eprintln!("{}", case.id);
-            system.cases.push(harness::run(&case, &settings)?);
-        }
+    let mut cases = subjects::all(long(), false);
+    cases.retain(|case| wanted(&case.id, filter));
+    for (at, case) in cases.iter().enumerate() {
+        let others = cases.len() - at - 1;
+        system
+            .cases
+            .push(told("no openat2", case, &settings, others)?);
     }
     println!("{}", serde_json::to_string(&system)?);
     Ok(())
