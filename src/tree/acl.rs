@@ -52,6 +52,54 @@ pub(crate) fn narrow_group(acl: &mut [u8]) {
     }
 }
 
+/// The list that chmod(2) leaves: owner, group class and others have the rights of the mode.
+///
+/// Source: acl(5), correspondence between ACL entries and file permission bits.
+pub(crate) fn with_mode(list: &[u8], mode: u32) -> Vec<u8> {
+    let mut list = list.to_vec();
+    let Some((_, entries)) = list.split_first_chunk_mut::<4>() else {
+        return list;
+    };
+    let group_class = group_class(entries);
+    for entry in entries.chunks_exact_mut(8) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        for (class, shift) in [(USER_OBJ, 6), (group_class, 3), (OTHER, 0)] {
+            if tag == class {
+                entry[2] = (mode >> shift & 7) as u8;
+            }
+        }
+    }
+    list
+}
+
+/// The mode of a file that gets this list: the rights of owner, group class and others are those of the list.
+/// `None` if the bytes are no list.
+pub(crate) fn mode_of(list: &[u8], mode: u32) -> Option<u32> {
+    group_rights(list)?;
+    let entries = &list[4..];
+    let group_class = group_class(entries);
+    let mut mode = mode;
+    for entry in entries.chunks_exact(8) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        for (class, shift) in [(USER_OBJ, 6), (group_class, 3), (OTHER, 0)] {
+            if tag == class {
+                mode = mode & !(7 << shift) | u32::from(entry[2] & 7) << shift;
+            }
+        }
+    }
+    Some(mode)
+}
+
+/// The entry that the group's bits of the mode stand for.
+fn group_class(entries: &[u8]) -> u16 {
+    let is_mask = |e: &[u8]| e[..2] == MASK.to_le_bytes();
+    if entries.chunks_exact(8).any(is_mask) {
+        MASK
+    } else {
+        GROUP_OBJ
+    }
+}
+
 /// What a new file gets of its directory's default list: the access list, and the mode. `wanted` is the
 /// mode that its maker asks for; the umask does not count. `None` if the bytes are no list.
 ///
@@ -59,10 +107,7 @@ pub(crate) fn narrow_group(acl: &mut [u8]) {
 pub(crate) fn inherit(default: &[u8], wanted: u32) -> Option<(Vec<u8>, u32)> {
     group_rights(default)?;
     let mut list = default.to_vec();
-    let has_mask = list[4..]
-        .chunks_exact(8)
-        .any(|e| e[..2] == MASK.to_le_bytes());
-    let group_class = if has_mask { MASK } else { GROUP_OBJ };
+    let group_class = group_class(&list[4..]);
     let mut mode = wanted & 0o7000;
     for entry in list[4..].chunks_exact_mut(8) {
         let tag = u16::from_le_bytes([entry[0], entry[1]]);

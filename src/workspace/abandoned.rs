@@ -208,6 +208,8 @@ fn without(all: &Mapping, slots: &BTreeSet<SlotIx>, changes: &BTreeSet<usize>) -
                 what: change.what.clone(),
             })
             .collect(),
+        // Of one transaction there is nothing in it.
+        seen: Vec::new(),
     }
 }
 

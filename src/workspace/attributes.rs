@@ -19,13 +19,15 @@ impl Attributes {
         Self::default()
     }
 
-    /// Permission bits, set-user-id, set-group-id and sticky bit: exactly these, whatever the umask.
+    /// Permission bits, set-user-id, set-group-id and sticky bit: exactly these, whatever the umask. If an
+    /// access list is set as well (`system.posix_acl_access`), it has the permission bits: acl(5).
     pub fn mode(mut self, mode: Mode) -> Self {
         self.0.mode = Some(mode.bits() & 0o7777);
         self
     }
 
-    /// The owner. Needs `CAP_CHOWN` for any but oneself.
+    /// The owner. Needs `CAP_CHOWN` for any but oneself. As with chown(2), a file that gets another owner or
+    /// group loses set-user-id, and set-group-id if its group may execute it, unless a mode is set as well.
     pub fn uid(mut self, uid: Uid) -> Self {
         self.0.uid = Some(uid.as_raw());
         self

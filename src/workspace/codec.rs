@@ -440,6 +440,7 @@ impl<'a> Reader<'a> {
             objects: self.list(counts.objects, |r| r.object(&counts))?,
             slots: self.list(counts.slots, |r| r.slot(&counts))?,
             changes: self.list(counts.changes, |r| r.change(&counts))?,
+            seen: Vec::new(),
         };
         check(&mapping)?;
         Ok(mapping)

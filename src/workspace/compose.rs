@@ -138,6 +138,9 @@ fn find_existing(sum: &mut Mapping, ident: &Ident, slot: SlotIx, known: usize) -
         && let Some(object) = sum.slots[slot].after
         && ident_of(&sum.objects[object]).is(ident)
     {
+        if !ident_of(&sum.objects[object]).is_unchanged(ident) {
+            sum.seen.push((object, *ident));
+        }
         return object;
     }
     sum.objects.push(Object::Existing {

@@ -22,6 +22,9 @@ pub(crate) struct Mapping {
     pub(crate) objects: Vec<Object>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) changes: Vec<Change>,
+    /// Of several transactions as one: in which states the later ones have found things that an earlier one
+    /// has changed. It is in no record.
+    pub(crate) seen: Vec<(ObjectIx, Ident)>,
 }
 
 /// A directory in which names change.
@@ -154,4 +157,10 @@ pub(crate) enum Set {
         before: Name,
         after: Name,
     },
+}
+
+/// A mode as chown(2) leaves it: without set-user-id, and without the set-group-id of a program.
+pub(crate) fn unprivileged(mode: u32) -> u32 {
+    let program = mode & 0o010 != 0;
+    mode & !if program { 0o6000 } else { 0o4000 }
 }

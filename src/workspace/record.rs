@@ -350,6 +350,7 @@ mod tests {
                 objects,
                 slots,
                 changes,
+                seen: Vec::new(),
             },
         }
     }

@@ -11,12 +11,12 @@ use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use steadfast::Root;
 use steadfast::publish::FolderOptions;
-use steadfast::sys::Errno;
 use steadfast::sys::hook::{self, Plan};
-use steadfast::workspace::{Receipt, Transaction, Workspace, WorkspaceOptions};
+use steadfast::sys::{Errno, Mode};
+use steadfast::workspace::{Attributes, Receipt, Transaction, Workspace, WorkspaceOptions};
 
 /// What is known at a cut.
 #[derive(Clone, Copy, Debug, Default)]
@@ -234,6 +234,71 @@ fn a_row_of_transactions() {
             tx.remove_tree("f2");
             tx.remove_file("linked");
             Ok(())
+        });
+    });
+}
+
+/// What several transactions do to one file, and none of it is settled before the next: attributes and
+/// content again and again, by one name or another, and then the file is replaced, moved or removed.
+#[test]
+fn one_thing_again_and_again() {
+    fn mode(bits: u32) -> Attributes {
+        Attributes::new().mode(Mode::from_raw_mode(bits))
+    }
+    fn time(n: u64) -> Attributes {
+        Attributes::new().modified(UNIX_EPOCH + Duration::from_secs(n))
+    }
+    prove("changed again", five, |row| {
+        row.commit(&|tx| {
+            tx.set_attributes("f0", mode(0o640).xattr("user.of", "one"));
+            Ok(())
+        });
+        row.commit(&|tx| {
+            tx.set_attributes("f0", mode(0o600).xattr("user.of", "two"));
+            Ok(())
+        });
+        row.commit(&|tx| tx.write_in_place("f0", vec![b'a'; 1_700]));
+        row.commit(&|tx| {
+            tx.set_attributes("f0", time(1_000));
+            tx.hard_link("f0", "g0");
+            Ok(())
+        });
+        row.commit(&|tx| {
+            tx.set_attributes("g0", time(2_000));
+            tx.write_in_place("g0", vec![b'b'; 600])
+        });
+        row.commit(&|tx| {
+            tx.set_attributes("f0", mode(0o644));
+            tx.write_in_place("f0", vec![b'c'; 1_300])
+        });
+    });
+    prove("changed and gone", five, |row| {
+        row.commit(&|tx| {
+            tx.set_attributes("f1", time(1_000));
+            tx.write_in_place("f2", "in place")
+        });
+        row.commit(&|tx| {
+            tx.remove_file("f2");
+            tx.write_in_place("f3", "twice")?;
+            tx.write("f1", "another")
+        });
+        row.commit(&|tx| {
+            tx.set_attributes("f1", mode(0o600));
+            tx.write_in_place("f3", "in place, and moved")
+        });
+        row.commit(&|tx| {
+            tx.rename("f3", "f1");
+            tx.set_attributes("f0", time(2_000));
+            Ok(())
+        });
+        row.commit(&|tx| {
+            tx.set_attributes("f1", time(3_000));
+            tx.exchange("f0", "f1");
+            Ok(())
+        });
+        row.commit(&|tx| {
+            tx.remove_file("f0");
+            tx.write("f1", "the last")
         });
     });
 }

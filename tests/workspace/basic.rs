@@ -207,7 +207,7 @@ fn savepoints_forget_what_came_after() {
     assert!(!tx.exists("b").unwrap());
     tx.commit().unwrap();
     assert!(!dir.path().join("b").exists());
-    assert!(matches!(&tree(dir.path())[Path::new("a")], Entry::File(_, _, c) if c == b"1"));
+    assert!(matches!(&tree(dir.path())[Path::new("a")], Entry::File(_, _, c, _) if c == b"1"));
 }
 
 #[test]

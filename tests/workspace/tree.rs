@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 pub(crate) fn difference(is: &Tree, should: &Tree) -> String {
     let shown = |entry: Option<&Entry>| match entry {
         None => "nothing".to_owned(),
-        Some(Entry::File(mode, links, bytes)) => {
+        Some(Entry::File(mode, links, bytes, time)) => {
             let start = String::from_utf8_lossy(&bytes[..bytes.len().min(24)]).into_owned();
             format!(
-                "file {mode:o}, {links} names, {} bytes {start:?}",
+                "file {mode:o}, {links} names, {} bytes {start:?}, of {time:?}",
                 bytes.len()
             )
         }
@@ -31,11 +31,12 @@ pub(crate) fn difference(is: &Tree, should: &Tree) -> String {
     lines.join("\n")
 }
 
-/// One entry: mode, and what it is; of a file how many names it has.
+/// One entry: mode, and what it is; of a file how many names it has, its content, and its time of
+/// modification if somebody has set it, to one long ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     Dir(u32),
-    File(u32, u64, Vec<u8>),
+    File(u32, u64, Vec<u8>, Option<i64>),
     Link(PathBuf),
 }
 
@@ -59,7 +60,8 @@ pub(crate) fn tree(dir: &Path) -> Tree {
             } else if meta.is_symlink() {
                 Entry::Link(fs::read_link(dir.join(&path)).unwrap())
             } else {
-                Entry::File(mode, meta.nlink(), content(&dir.join(&path), &meta))
+                let set = Some(meta.mtime()).filter(|time| *time < 100_000_000);
+                Entry::File(mode, meta.nlink(), content(&dir.join(&path), &meta), set)
             };
             out.insert(path, entry);
         }

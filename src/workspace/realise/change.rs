@@ -4,6 +4,7 @@
 use super::super::identity::Ident;
 use super::super::mapping::{Change, ObjectIx, Set};
 use super::super::place::{self, times};
+use super::chain::{Chains, Part};
 use super::state::{Pos, Purpose, Work};
 use super::{Found, Spot, fail};
 use crate::sys::{self, AsFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Uid, XattrFlags};
@@ -19,32 +20,18 @@ pub(super) enum Changed {
     Conflict(Option<Name>),
 }
 
-/// The order of the changes of one thing. A change of content or owner clears set-user-id, so the mode comes
-/// after it; an access list sets the group's bits after that. An attribute of class `user` takes the right to
-/// write to the file, which a mode may give or take.
-fn rank(set: &Set) -> u8 {
-    match set {
-        Set::Content { .. } | Set::Owner { .. } => 0,
-        Set::Mode { after, .. } if after & 0o200 != 0 => 1,
-        Set::Xattr { name, .. } if name.starts_with(b"user.") => 2,
-        Set::Mode { .. } => 3,
-        Set::Xattr { .. } => 4,
-        Set::Times { .. } => 5,
-    }
-}
-
 impl Work<'_, '_, '_> {
     pub(super) fn change_all(&mut self) -> Result<()> {
-        let mut changes: Vec<(usize, &Change)> = self.mapping.changes.iter().enumerate().collect();
-        changes.sort_by_key(|(_, change)| (change.object, rank(&change.what)));
+        let chains = self.chains();
         let mut open: Option<(ObjectIx, OwnedFd)> = None;
-        for (at, change) in changes {
+        for at in chains.order() {
+            let change = &self.mapping.changes[at];
             let fd = match open.take() {
                 Some((object, fd)) if object == change.object => Some(fd),
                 _ => self.open_object_to_change(change.object)?,
             };
             let done = match &fd {
-                Some(fd) => self.change(change, fd)?,
+                Some(fd) => self.change(&chains, at, fd)?,
                 // It is to be gone at the end, and is.
                 None if self.target[change.object].is_none()
                     && (self.purpose == Purpose::Back
@@ -127,79 +114,84 @@ impl Work<'_, '_, '_> {
         Ok(fd.filter(|_| found.is_some_and(|found| self.is(object, &found))))
     }
 
-    fn change(&mut self, change: &Change, fd: &OwnedFd) -> Result<Changed> {
-        let object = change.object;
+    /// Makes a change, which is the last of a chain: any value of those before it may be there.
+    fn change(&mut self, chains: &Chains<'_>, at: usize, fd: &OwnedFd) -> Result<Changed> {
+        let Change { object, ref what } = self.mapping.changes[at];
+        let mut chain = chains.up_to(at).map(|change| &change.what);
         let path = self
             .place_of_change(object)
             .map_or(&b""[..], |pos| self.path(pos));
         let meta = place::facts(fd).map_err(|e| fail("statx", e, path))?;
         // What a section has changed may be in any state by now.
         let forced = self.purpose == Purpose::Back;
-        match &change.what {
-            Set::Mode { before, after } => {
+        match what {
+            Set::Mode { after, .. } => {
                 let found = meta.mode().as_raw_mode();
                 if found == *after {
                     return Ok(Changed::Done);
                 }
-                // A change of owner clears set-user-id, and an access list sets the group's bits.
-                let (owner, list) = self.with(object);
-                let ignored = if owner { 0o6000 } else { 0 } | if list { 0o070 } else { 0 };
+                // What changes with them clears these bits, and the mode comes after it.
+                let clears = [Part::Content, Part::Owner];
+                let cleared = clears.into_iter().any(|part| chains.has(at, part));
+                let ignored = if cleared { 0o6000 } else { 0 };
                 let like = |other: u32| found & !ignored == other & !ignored;
-                if like(*after) && list && !forced {
-                    return Ok(Changed::Done);
-                }
-                if !like(*before) && !like(*after) && !forced {
+                let known = chain.any(
+                    |set| matches!(set, Set::Mode { before, after } if like(*before) || like(*after)),
+                );
+                if !known && !forced {
                     return Ok(Changed::Conflict(None));
                 }
                 tree::chmod_place(fd.as_fd(), Mode::from_raw_mode(*after))
                     .map_err(|(call, e)| fail(call, e, path))?;
             }
-            Set::Owner { before, after } => {
+            Set::Owner { after, .. } => {
                 let found = (meta.uid().as_raw(), meta.gid().as_raw());
                 if found == *after {
                     return Ok(Changed::Done);
                 }
-                if found != *before && !forced {
+                let known = chain.any(
+                    |set| matches!(set, Set::Owner { before, after } if found == *before || found == *after),
+                );
+                if !known && !forced {
                     return Ok(Changed::Conflict(None));
                 }
                 let (uid, gid) = (Uid::from_raw(after.0), Gid::from_raw(after.1));
                 sys::fchownat(fd, c"", Some(uid), Some(gid))
                     .map_err(|e| fail("fchownat", e, path))?;
             }
-            Set::Times {
-                before,
-                after,
-                atime,
-            } => {
+            Set::Times { after, .. } => {
+                let access = |set: &Set| match set {
+                    Set::Times { atime, .. } => *atime,
+                    _ => None,
+                };
+                let atime = chain.clone().filter_map(access).last();
                 let found = Ident::of(&meta).mtime;
-                if found == *after && atime.is_none() {
+                // A later content has come with its time.
+                let after = match chains.later(at, Part::Content) {
+                    Some(_) => found,
+                    None => *after,
+                };
+                if found == after && atime.is_none() {
                     return Ok(Changed::Done);
                 }
+                let known = chain.any(|set| {
+                    matches!(set, Set::Times { before, after, .. } if found == *before || found == *after)
+                });
                 // Of a directory the transaction itself may have changed it.
-                if found != *after && found != *before && !meta.is_dir() && !forced {
+                if !known && found != after && !meta.is_dir() && !forced {
                     return Ok(Changed::Conflict(None));
                 }
-                self.set_times(object, fd, &times(*atime, Some(*after)))?;
+                self.set_times(object, fd, &times(atime, Some(after)))?;
             }
-            Set::Xattr {
-                name,
-                before,
-                after,
-            } => return self.change_xattr(fd, &meta, (name, before, after), path),
-            Set::Content { before, after } => {
-                return self.change_content(object, fd, &meta, before, after);
+            Set::Xattr { name, after, .. } => {
+                return self.change_xattr(fd, &meta, (name, after), (chains, at), path);
+            }
+            Set::Content { after, .. } => {
+                let chain: Vec<&Change> = chains.up_to(at).collect();
+                return self.change_content(object, fd, &meta, after, &chain);
             }
         }
         Ok(Changed::Done)
-    }
-
-    /// Whether the owner, and whether the access list of an object changes as well.
-    fn with(&self, object: ObjectIx) -> (bool, bool) {
-        let all = || self.mapping.changes.iter().filter(|c| c.object == object);
-        let owner = all().any(|c| matches!(c.what, Set::Owner { .. }));
-        let list = all()
-            .any(|c| matches!(&c.what, Set::Xattr { name, .. } if name == acl::ACCESS.to_bytes()));
-        (owner, list)
     }
 
     pub(super) fn set_times(
@@ -225,7 +217,8 @@ impl Work<'_, '_, '_> {
         &self,
         place: &OwnedFd,
         meta: &Metadata,
-        (name, before, after): (&[u8], &Option<Vec<u8>>, &Option<Vec<u8>>),
+        (name, after): (&[u8], &Option<Vec<u8>>),
+        (chains, at): (&Chains<'_>, usize),
         path: &[u8],
     ) -> Result<Changed> {
         let Some(fd) = reopen(place, meta, OFlags::RDONLY, path)? else {
@@ -233,12 +226,20 @@ impl Work<'_, '_, '_> {
         };
         let name = CString::new(name).map_err(|_| fail("fsetxattr", Errno::INVAL, path))?;
         let found = sys::fgetxattr(&fd, name.as_c_str()).map_err(|e| fail("fgetxattr", e, path))?;
+        // A change of the mode shows in the access list.
+        let is_list = name.as_c_str() == acl::ACCESS;
+        let mode = chains.later(at, Part::Mode).filter(|_| is_list);
+        let after = match (after, mode.map(|change| &change.what)) {
+            (Some(list), Some(Set::Mode { after: mode, .. })) => &Some(acl::with_mode(list, *mode)),
+            _ => after,
+        };
         if found == *after {
             return Ok(Changed::Done);
         }
-        // A change of the mode shows in the access list.
-        let is_list = name.as_c_str() == acl::ACCESS;
-        if found != *before && !is_list && self.purpose != Purpose::Back {
+        let known = chains.up_to(at).any(|change| {
+            matches!(&change.what, Set::Xattr { before, after, .. } if found == *before || found == *after)
+        });
+        if !known && !is_list && self.purpose != Purpose::Back {
             return Ok(Changed::Conflict(None));
         }
         match after {

@@ -18,42 +18,38 @@ const SECTOR: usize = 512;
 const BUFFER: usize = 256 << 10;
 
 impl Work<'_, '_, '_> {
-    /// Writes the content of the staged file `after` over that of the object.
+    /// Writes the content of the staged file `after` over that of the object. Of a chain it is the last one.
     pub(super) fn change_content(
         &mut self,
         object: ObjectIx,
         place: &OwnedFd,
         meta: &Metadata,
-        before: &Name,
         after: &Name,
+        chain: &[&Change],
     ) -> Result<Changed> {
         let path = self.path_of(object);
-        let new = match open_private(self.ctx.staged, after, path)? {
-            Some(new) => Some(new),
-            // An earlier run has met a conflict.
-            None => open_private(self.ctx.kept, after, path)?,
-        };
-        let Some(new) = new else {
+        let Some(new) = self.open_new(after, path)? else {
             if self.mode == Mode::First {
                 return Err(fail("openat", Errno::NOENT, path));
             }
             // It is removed when the file is complete and durable, and not before.
-            self.forget(before, after, path)?;
+            self.forget_all(chain, path)?;
             return Ok(Changed::Done);
         };
         let new_meta = place::facts(&new).map_err(|e| fail("statx", e, path))?;
         let Some(file) = reopen(place, meta, OFlags::RDWR, path)? else {
             return Ok(Changed::Conflict(None));
         };
-        let old = open_private(self.ctx.kept, before, path)?;
         let found = Ident::of(meta);
         let untouched = unchanged(
             &super::state::ident_of(&self.mapping.objects[object]),
             &found,
-        );
+        ) || self.was_seen(object, |seen| unchanged(seen, &found));
         let ours = match self.mode {
             Mode::First => untouched,
-            Mode::Again => untouched || self.is_mixture(&file, old.as_ref(), &new, path)?,
+            Mode::Again => {
+                untouched || self.is_mixture(&file, &self.versions(chain, path)?, path)?
+            }
         };
         if !ours {
             return self.keep_content(after, path).map(Changed::Conflict);
@@ -63,12 +59,15 @@ impl Work<'_, '_, '_> {
         sys::futimens(&file, &stamp).map_err(|e| fail("futimens", e, path))?;
         // Before the two contents go, which could otherwise finish it after a crash.
         sys::fsync(&file).map_err(|e| fail("fsync", e, path))?;
-        if self.is_another(object) {
+        if let (true, Some((last, earlier))) = (self.is_another(object), chain.split_last()) {
             // Nothing but the new content tells the next recovery, should there be one, that this file is
             // ours. It goes with the log.
-            self.forget_old(before, path)?;
+            self.forget_all(earlier, path)?;
+            if let Set::Content { before, .. } = &last.what {
+                unlink(self.ctx.kept, before, path)?;
+            }
         } else {
-            self.forget(before, after, path)?;
+            self.forget_all(chain, path)?;
         }
         Ok(Changed::Done)
     }
@@ -83,36 +82,32 @@ impl Work<'_, '_, '_> {
     /// Whether a file may be a new object that an earlier recovery has made anew, and then begun to write
     /// over, or has written over.
     pub(super) fn is_written_over(&self, object: ObjectIx, pos: Pos) -> Result<bool> {
-        for change in &self.mapping.changes {
-            let Set::Content { before, after } = &change.what else {
-                continue;
-            };
-            let of = match &self.mapping.objects[change.object] {
-                Object::New {
-                    body: Body::Link(of),
-                    ..
-                } => *of,
-                _ => change.object,
-            };
-            let (true, Some((dir, name))) = (of == object, self.name_at(pos)) else {
-                continue;
-            };
-            let path = self.path(pos);
-            let Some(new) = open_private(self.ctx.staged, after, path)? else {
-                continue;
-            };
-            let old = open_private(self.ctx.kept, before, path)?;
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-            let file = match sys::openat(dir, name, flags, FileMode::empty()) {
-                // What cannot be read is not known.
-                Err(Errno::ACCESS | Errno::PERM) => continue,
-                done => done.map_err(|e| fail("openat", e, path))?,
-            };
-            if self.is_mixture(&file, old.as_ref(), &new, path)? {
-                return Ok(true);
-            }
+        let of = |change: &Change| match &self.mapping.objects[change.object] {
+            Object::New {
+                body: Body::Link(of),
+                ..
+            } => *of,
+            _ => change.object,
+        };
+        let chain: Vec<&Change> = (self.mapping.changes.iter())
+            .filter(|change| matches!(change.what, Set::Content { .. }) && of(change) == object)
+            .collect();
+        let (Some(last), Some((dir, name))) = (chain.last(), self.name_at(pos)) else {
+            return Ok(false);
+        };
+        let path = self.path(pos);
+        if let Set::Content { after, .. } = &last.what
+            && open_private(self.ctx.staged, after, path)?.is_none()
+        {
+            return Ok(false);
         }
-        Ok(false)
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = match sys::openat(dir, name, flags, FileMode::empty()) {
+            // What cannot be read is not known.
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(false),
+            done => done.map_err(|e| fail("openat", e, path))?,
+        };
+        self.is_mixture(&file, &self.versions(&chain, path)?, path)
     }
 
     /// A content that has nowhere to go: it is kept.
@@ -149,43 +144,53 @@ impl Work<'_, '_, '_> {
     }
 
     /// Removes the private copies: the new content last, for its absence says that all is done.
-    fn forget(&self, before: &Name, after: &Name, path: &[u8]) -> Result<()> {
-        self.forget_old(before, path)?;
-        for dir in [self.ctx.kept, self.ctx.staged] {
-            unlink(dir, after, path)?;
+    fn forget_all(&self, chain: &[&Change], path: &[u8]) -> Result<()> {
+        for change in chain {
+            if let Set::Content { before, after } = &change.what {
+                unlink(self.ctx.kept, before, path)?;
+                for dir in [self.ctx.kept, self.ctx.staged] {
+                    unlink(dir, after, path)?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn forget_old(&self, before: &Name, path: &[u8]) -> Result<()> {
-        unlink(self.ctx.kept, before, path)
+    fn open_new(&self, after: &Name, path: &[u8]) -> Result<Option<OwnedFd>> {
+        match open_private(self.ctx.staged, after, path)? {
+            Some(new) => Ok(Some(new)),
+            // An earlier run has met a conflict.
+            None => open_private(self.ctx.kept, after, path),
+        }
     }
 
-    /// Whether every sector of the file is that of the old or of the new content, and its length one that
-    /// writing the one over the other passes.
-    fn is_mixture(
-        &self,
-        file: &OwnedFd,
-        old: Option<&OwnedFd>,
-        new: &OwnedFd,
-        path: &[u8],
-    ) -> Result<bool> {
+    /// The contents that a file has one after the other, as far as there are copies of them.
+    fn versions(&self, chain: &[&Change], path: &[u8]) -> Result<Vec<OwnedFd>> {
+        let mut all = Vec::new();
+        for change in chain {
+            if let Set::Content { before, after } = &change.what {
+                all.extend(open_private(self.ctx.kept, before, path)?);
+                all.extend(self.open_new(after, path)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether every sector of the file is that of one of these contents, and its length one that writing
+    /// a later one over an earlier one passes.
+    fn is_mixture(&self, file: &OwnedFd, versions: &[OwnedFd], path: &[u8]) -> Result<bool> {
         let len = |fd: &OwnedFd| {
             place::facts(fd)
                 .map(|meta| meta.len())
                 .map_err(|e| fail("statx", e, path))
         };
-        let (file_len, new_len) = (len(file)?, len(new)?);
-        let old_len = match old {
-            Some(old) => len(old)?,
-            // The copies are removed when the file is complete.
-            None => new_len,
-        };
-        let growing = file_len >= old_len && file_len <= new_len;
-        if !(growing || file_len == old_len || file_len == new_len) {
+        let file_len = len(file)?;
+        let lens: Vec<u64> = versions.iter().map(len).collect::<Result<_>>()?;
+        if !passes(&lens, file_len) {
             return Ok(false);
         }
-        let (mut is, mut was, mut will) = (vec![0; BUFFER], vec![0; BUFFER], vec![0; BUFFER]);
+        let mut is = vec![0; BUFFER];
+        let mut others: Vec<(Vec<u8>, usize)> = vec![(vec![0; BUFFER], 0); versions.len()];
         let read = |fd: BorrowedFd<'_>, buf: &mut [u8], at| {
             buf.fill(0);
             read_at(fd, buf, at).map_err(|e| fail("pread64", e, path))
@@ -196,25 +201,23 @@ impl Work<'_, '_, '_> {
             if n == 0 {
                 break;
             }
-            let new_n = read(new.as_fd(), &mut will, at)?;
-            let old_n = match old {
-                Some(old) => read(old.as_fd(), &mut was, at)?,
-                None => 0,
-            };
+            for (version, (buf, n)) in versions.iter().zip(&mut others) {
+                *n = read(version.as_fd(), buf, at)?;
+            }
             for from in (0..n).step_by(SECTOR) {
                 let part = |buf: &[u8], n: usize| -> Vec<u8> {
                     let end = (from + SECTOR).min(n);
                     buf.get(from..end).unwrap_or_default().to_vec()
                 };
                 let sector = part(&is, n);
-                let like = |of: &[u8], of_n: usize| {
-                    let other = part(of, of_n);
+                let like = |(of, of_n): &(Vec<u8>, usize)| {
+                    let other = part(of, *of_n);
                     sector.iter().enumerate().all(|(i, byte)| {
                         // Beyond its end a content is zero where another one was longer.
                         other.get(i).map_or(*byte == 0, |b| b == byte)
                     })
                 };
-                if !(like(&will, new_n) || old.is_some() && like(&was, old_n)) {
+                if !others.iter().any(like) {
                     return Ok(false);
                 }
             }
@@ -222,6 +225,14 @@ impl Work<'_, '_, '_> {
         }
         Ok(true)
     }
+}
+
+/// Whether a file may be this long while a later content is written over an earlier one.
+fn passes(lens: &[u64], len: u64) -> bool {
+    lens.iter().enumerate().any(|(at, from)| {
+        let grows = |to: &u64| (*from..=*to).contains(&len);
+        len == *from || lens.iter().skip(at + 1).any(grows)
+    })
 }
 
 fn unchanged(a: &Ident, b: &Ident) -> bool {

@@ -8,6 +8,7 @@
 //! folders may be cleared of what nobody owns only when no record is left to realise.
 
 mod anew;
+mod chain;
 mod change;
 mod conflict;
 mod content;

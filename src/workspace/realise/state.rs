@@ -321,10 +321,16 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
         self.torn.iter().any(|torn| torn.is_unchanged(found))
             || objects.any(|(at, object)| match object {
                 Object::Existing { ident, .. } if self.target[at].is_none() => {
-                    unchanged(ident, found)
+                    unchanged(ident, found) || self.was_seen(at, |seen| unchanged(seen, found))
                 }
                 _ => self.is(at, found),
             })
+    }
+
+    /// Whether a later transaction has found the object in such a state, which an earlier one had left.
+    pub(super) fn was_seen(&self, object: ObjectIx, like: impl Fn(&Ident) -> bool) -> bool {
+        let mut seen = self.mapping.seen.iter();
+        seen.any(|(of, ident)| *of == object && like(ident))
     }
 
     /// Whether what came out of a name is what was expected there.

@@ -1,5 +1,7 @@
 //! What recovery refuses, and who waits for whom.
 
+mod twice;
+
 use super::*;
 use crate::journal::Record;
 use crate::sys::hook;

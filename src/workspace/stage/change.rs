@@ -3,35 +3,54 @@
 use super::make::last_of_each;
 use super::sync::Fd;
 use super::{Work, fail};
-use crate::Result;
 use crate::sys::{self, AsFd, Errno, Mode, OFlags};
-use crate::tree;
+use crate::tree::{self, acl};
 use crate::workspace::draft::{AttrRequest, DraftChange, DraftSet, Piece, Source};
-use crate::workspace::identity::Ident;
-use crate::workspace::mapping::{Change, ObjectIx, Set};
+use crate::workspace::identity::{Ident, Stamp};
+use crate::workspace::mapping::{self, Change, ObjectIx, Set};
+use crate::workspace::place;
+use crate::{Name, Result};
 use std::ffi::CString;
 use std::ops::ControlFlow;
 
 impl Work<'_, '_> {
-    pub(super) fn change(&mut self, change: &DraftChange) -> Result<()> {
-        match &change.what {
-            DraftSet::Attributes(attr) => self.change_attributes(change.object, attr),
-            DraftSet::Content(source) => self.change_content(change.object, source),
+    /// All of one thing together, in the order content, owner, mode, attributes, times: recovery tells by it
+    /// what two transactions have changed.
+    pub(super) fn change_all(&mut self) -> Result<()> {
+        let mut all = self.draft.changes.iter().peekable();
+        while let Some(DraftChange { object, what }) = all.next() {
+            match what {
+                DraftSet::Attributes(attr) => self.change_attributes(*object, attr)?,
+                DraftSet::Content(source) => {
+                    self.change_content(*object, source)?;
+                    if all.peek().is_none_or(|next| next.object != *object) {
+                        self.change_attributes(*object, &AttrRequest::default())?;
+                    }
+                }
+            }
         }
+        Ok(())
     }
 
-    /// In the order in which they are to be made: a change of owner clears set-user-id, and an access list
-    /// comes with the group's bits of the mode.
     fn change_attributes(&mut self, object: ObjectIx, attr: &AttrRequest) -> Result<()> {
         let meta = self.facts(object)?;
+        let content = match self.changes.last() {
+            Some(Change {
+                object: of,
+                what: Set::Content { after, .. },
+            }) if *of == object => Some(after.clone()),
+            _ => None,
+        };
         let before = (meta.uid().as_raw(), meta.gid().as_raw());
         let after = (attr.uid.unwrap_or(before.0), attr.gid.unwrap_or(before.1));
         let mut sets = Vec::new();
         if after != before {
             sets.push(Set::Owner { before, after });
         }
-        if let Some(after) = attr.mode {
-            let before = meta.mode().as_raw_mode();
+        let is_another = content.is_some() || !sets.is_empty();
+        let before = meta.mode().as_raw_mode();
+        let after = mode_after(before, attr, is_another && !meta.is_dir());
+        if attr.mode.is_some() || after != before {
             sets.push(Set::Mode { before, after });
         }
         if !attr.xattrs.is_empty() {
@@ -54,7 +73,11 @@ impl Work<'_, '_> {
             }
         }
         if attr.mtime.is_some() || attr.atime.is_some() {
-            let before = Ident::of(&meta).mtime;
+            let before = match content {
+                // The time that comes with the new content.
+                Some(name) => self.mtime_of_staged(&name)?,
+                None => Ident::of(&meta).mtime,
+            };
             sets.push(Set::Times {
                 before,
                 after: attr.mtime.unwrap_or(before),
@@ -64,6 +87,14 @@ impl Work<'_, '_> {
         let sets = sets.into_iter().map(|what| Change { object, what });
         self.changes.extend(sets);
         Ok(())
+    }
+
+    fn mtime_of_staged(&self, name: &Name) -> Result<Stamp> {
+        let found = place::ident_at(self.ctx.staged, name.as_c_str());
+        match found.and_then(|found| found.ok_or(Errno::NOENT)) {
+            Ok(found) => Ok(found.mtime),
+            Err(e) => Err(fail("statx", e, name.as_bytes())),
+        }
     }
 
     /// Opens a file or directory for its attributes.
@@ -104,4 +135,21 @@ impl Work<'_, '_> {
         self.changes.push(Change { object, what });
         Ok(())
     }
+}
+
+/// The mode in the end. What the kernel does to it with other changes is part of the transaction: recovery
+/// would take it for somebody else's work.
+fn mode_after(before: u32, attr: &AttrRequest, clears: bool) -> u32 {
+    let mode = match attr.mode {
+        Some(mode) => mode,
+        // As chown(2) and write(2) do.
+        None if clears => mapping::unprivileged(before),
+        None => before,
+    };
+    let lists = last_of_each(&attr.xattrs);
+    let list = lists
+        .into_iter()
+        .find(|(name, _)| *name == acl::ACCESS.to_bytes());
+    list.and_then(|(_, list)| acl::mode_of(list?, mode))
+        .unwrap_or(mode)
 }

@@ -129,6 +129,7 @@ pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> 
                 changes,
                 places: draft.places,
                 slots: draft.slots,
+                seen: Vec::new(),
             };
             Ok(out)
         }
@@ -179,9 +180,7 @@ impl<'c> Work<'c, '_> {
         for at in self.makers_first() {
             self.make(at)?;
         }
-        for change in &self.draft.changes {
-            self.change(change)?;
-        }
+        self.change_all()?;
         std::mem::take(&mut self.sync).run(self.ctx)
     }
 

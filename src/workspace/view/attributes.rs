@@ -5,6 +5,7 @@ use super::stop::{Done, Stop};
 use crate::sys::Errno;
 use crate::workspace::draft::AttrRequest;
 use crate::workspace::identity::Kind;
+use crate::workspace::mapping::unprivileged;
 
 /// Permission bits, set-user-id and the like included.
 const MODE: u32 = 0o7777;
@@ -28,11 +29,7 @@ pub(super) fn both(first: &AttrRequest, then: &AttrRequest, kind: Kind) -> AttrR
         && (then.uid.is_some() || then.gid.is_some())
         && kind == Kind::File
     {
-        // As chown(2) does.
-        *bits &= !0o4000;
-        if *bits & 0o010 != 0 {
-            *bits &= !0o2000;
-        }
+        *bits = unprivileged(*bits);
     }
     let mut xattrs = Vec::new();
     for (name, value) in first.xattrs.iter().chain(&then.xattrs) {

@@ -5,9 +5,9 @@ use crate::sys::Errno;
 use crate::sys::hook::{self, Action, Plan};
 use crate::workspace::child::some;
 use crate::workspace::compose::compose;
-use crate::workspace::draft::{DraftSet, Source};
+use crate::workspace::draft::{AttrRequest, DraftSet, NewContent, Source};
 use crate::workspace::mapping::{Body, Object};
-use crate::workspace::realise::Mode;
+use crate::workspace::realise::{Mode, realise};
 use crate::workspace::stage::stage;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -285,6 +285,138 @@ fn what_was_made_anew_and_then_written_over_is_known_again() {
                     let outcome = hook::deny(&denied, || ready.run(Mode::Again)).unwrap();
                     assert_eq!(outcome.conflicts, [], "{what}");
                     ready.check_opened(&scene, &want, &what);
+                    if (calls.len() as u64) < at {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A file, and transactions after the first that write over it in place, each by one of its names. Those that
+/// were carried out have their copies again: their removal was lost.
+fn written_over(scene: &Scene, texts: &[(&str, Vec<u8>)], done: bool) -> Ready {
+    let mut ready = Ready::of(scene);
+    ready.run(Mode::First).unwrap();
+    for (name, text) in texts {
+        let mut draft = ready.world.draft();
+        let (file, _) = draft.old(name);
+        let text = Source::Bytes(text.as_slice().into());
+        draft.change(file, DraftSet::Content(text));
+        let draft = draft.draft;
+        let next = ready
+            .world
+            .with(|ctx| stage(ctx, draft).unwrap().committed());
+        if done {
+            let copies = copies(&ready);
+            let outcome = ready.world.with(|ctx| realise(ctx, &next, Mode::First));
+            assert_eq!(outcome.unwrap().conflicts, []);
+            for (path, text, time) in copies {
+                fs::write(&path, text).unwrap();
+                let file = File::options().write(true).open(&path).unwrap();
+                file.set_times(FileTimes::new().set_modified(time)).unwrap();
+            }
+        }
+        compose(&mut ready.mapping, next);
+    }
+    ready
+}
+
+/// What is in the private folders of old and new contents.
+fn copies(ready: &Ready) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let mut all = Vec::new();
+    for folder in ["staged", "kept"] {
+        for name in ready.world.private(folder) {
+            let path = ready.world.path(".steadfast").join(folder).join(name);
+            let time = fs::metadata(&path).unwrap().modified().unwrap();
+            all.push((path.clone(), fs::read(&path).unwrap(), time));
+        }
+    }
+    all
+}
+
+/// Several transactions as one, which write over one file in place, some of them by another of its names.
+/// What the last left, or the power cut left of it, is nobody else's work for the first; and also if the
+/// file was made by one of them, is torn, and is made anew.
+#[test]
+fn what_is_written_over_again_and_again_is_known() {
+    let old = Scene {
+        name: "written over",
+        prepare: |w| {
+            w.write("n", b"old");
+            fs::hard_link(w.path("n"), w.path("m")).unwrap();
+        },
+        draft: |b| b.create("other", b"other"),
+        check: |_| {},
+    };
+    let made = Scene {
+        name: "made and written over",
+        prepare: |w| w.write("a", b"old a"),
+        draft: |b| {
+            b.create("n", b"first");
+            let (n, at) = (b.draft.objects.len() - 1, b.free("m"));
+            let link = b.make(NewContent::Link(n), AttrRequest::default(), None);
+            b.put(at, link);
+        },
+        check: |_| {},
+    };
+    let (long, short, middle) = (vec![9; 1700], vec![8; 600], vec![7; 1300]);
+    let chains: [&[(&str, Vec<u8>)]; 5] = [
+        &[("m", long.clone())],
+        &[("n", long.clone()), ("n", middle.clone())],
+        &[("n", short.clone()), ("m", long.clone())],
+        &[("m", long.clone()), ("n", short.clone())],
+        &[("n", middle), ("n", short), ("n", long)],
+    ];
+    let cases = [
+        (&old, None),
+        (&made, None),
+        (&made, Some(Tear::Empty)),
+        (&made, Some(Tear::Zeros)),
+    ];
+    for (scene, tear_as) in cases {
+        for (nth, texts) in chains.into_iter().enumerate() {
+            let names: Vec<_> = texts
+                .iter()
+                .map(|(name, text)| (name, text.len()))
+                .collect();
+            let last = &texts[texts.len() - 1].1;
+            let want = {
+                let ready = written_over(scene, texts, true);
+                let copies = copies(&ready);
+                for (path, ..) in copies {
+                    fs::remove_file(path).unwrap();
+                }
+                assert_eq!(ready.world.read("n"), *last);
+                ready.world.shot()
+            };
+            for (n, denied) in stops::denials().into_iter().enumerate() {
+                for at in some(5, n + nth) {
+                    let what = format!("{denied:?} {names:?} {tear_as:?} stopped after {at}");
+                    // What has been torn was never synced, and so not written over.
+                    let ready = written_over(scene, texts, tear_as.is_none());
+                    if let Some(how) = tear_as {
+                        tear(&ready, how);
+                    }
+                    let plan = Some(Plan {
+                        at,
+                        action: Action::FailAfter(Errno::IO),
+                    });
+                    let run = || hook::scope(plan, || ready.run(Mode::Again));
+                    let (_, calls) = hook::deny(&denied, run);
+                    let synced = calls.iter().rposition(|call| call.contains("sync"));
+                    let written = calls.iter().rposition(|call| *call == "pwrite64");
+                    if at % 2 == 0 && written.is_some() && written > synced {
+                        // Not all of it has come to the disk.
+                        let path = ready.world.path("n");
+                        let file = File::options().write(true).open(path).unwrap();
+                        file.set_len(512).unwrap();
+                    }
+                    let again = hook::deny(&denied, || ready.run(Mode::Again));
+                    let outcome = again.unwrap_or_else(|e| panic!("{what}: {e}"));
+                    assert_eq!(outcome.conflicts, [], "{}: {what}", scene.name);
+                    ready.check_opened(scene, &want, &what);
                     if (calls.len() as u64) < at {
                         break;
                     }
