@@ -271,8 +271,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The same cases in each run, unless there is time for others.
+fn config() -> ProptestConfig {
+    match common::long() {
+        true => ProptestConfig::with_cases(2_000),
+        false => ProptestConfig {
+            cases: 200,
+            rng_seed: proptest::test_runner::RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        },
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// The kernel grants exactly what a list of holders and a comparison of paths would.
     #[test]

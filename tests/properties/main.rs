@@ -1,5 +1,5 @@
 //! Any sequence of operations against a plain model of what it should do. What fails is shrunk to
-//! the shortest sequence that fails. Claims and trees have theirs in tests/claim and tests/tree.
+//! the shortest sequence that fails. Claims have theirs in tests/claim.
 #![allow(clippy::unwrap_used)] // Helpers of tests, too, fail by panicking.
 
 #[path = "../common/mod.rs"]
@@ -10,6 +10,7 @@ mod script;
 mod transactions;
 #[path = "../workspace/tree.rs"]
 mod tree;
+mod trees;
 
 use proptest::test_runner::{Config, RngSeed};
 
