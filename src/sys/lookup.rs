@@ -50,6 +50,19 @@ pub(crate) fn may_change(dir: impl AsFd) -> Result<()> {
     })
 }
 
+/// faccessat2(2) with `AT_EACCESS`, Linux 5.8: whether this process may write to the file or directory
+/// `name`.
+///
+/// # Errors
+/// As faccessat2(2). `ENOSYS`: it cannot be asked.
+pub(crate) fn may_write(dir: impl AsFd, name: &CStr) -> Result<()> {
+    use rustix::fs::Access;
+    retry("faccessat2", || {
+        let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::accessat(dir.as_fd(), name, Access::WRITE_OK, flags)
+    })
+}
+
 /// The setting `fs.protected_symlinks`, from procfs; `None` where there is no procfs to ask.
 pub(crate) fn protected_symlinks() -> Option<bool> {
     let path = c"/proc/sys/fs/protected_symlinks";

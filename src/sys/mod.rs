@@ -61,7 +61,7 @@ pub use unlink::{mkdirat, mkfifoat, mknodat, rmdirat, unlinkat};
 pub use xattr::{fgetxattr, flistxattr, fremovexattr, fsetxattr, getxattr};
 
 pub(crate) use lookup::{
-    fsuid, has_capability, link_facts, may_change, mount_by_handle, protected_symlinks,
+    fsuid, has_capability, link_facts, may_change, may_write, mount_by_handle, protected_symlinks,
 };
 pub(crate) use proc::{descriptor_limit, descriptor_link, process_id};
 

@@ -2,11 +2,13 @@
 
 use crate::common::output;
 use crate::tree::{litter, tree};
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use steadfast::workspace::Workspace;
+use steadfast::sys::{self, Errno, Mode, XattrFlags};
+use steadfast::workspace::{Attributes, Workspace};
 use steadfast::{DiskState, ErrorKind, Root};
 
 fn is_root() -> bool {
@@ -184,4 +186,94 @@ fn threads_may_share_a_workspace() {
     shared::<Workspace>();
     shared::<steadfast::workspace::Conflict>();
     sent::<steadfast::workspace::Transaction<'_>>();
+}
+
+/// After the commit there is no way back: what the kernel refuses to change is known before it.
+#[test]
+fn attributes_that_cannot_be_set_are_refused_before_the_commit() {
+    let list = "system.posix_acl_access";
+    let any = u32::MAX.to_le_bytes();
+    let entries = [0x01, 0x04, 0x20].map(|tag| [&[tag, 0, 4, 0][..], &any].concat());
+    let rights = [&[2, 0, 0, 0][..], &entries.concat()].concat();
+    let cases: [(&str, &str, Vec<u8>, bool); 9] = [
+        ("f", list, b"no list".to_vec(), true),
+        // Only a directory has one.
+        ("f", "system.posix_acl_default", rights, true),
+        ("f", "security.capability", b"no capability".to_vec(), true),
+        ("f", "user.big", vec![7; 70_000], true),
+        ("f", "user.", b"no name".to_vec(), true),
+        ("d", list, b"no list".to_vec(), true),
+        ("d", "system.posix_acl_default", b"no list".to_vec(), true),
+        // As the file system, and the user, will have it.
+        ("f", "user.big", vec![7; 10_000], false),
+        ("f", "trusted.of", b"root".to_vec(), false),
+    ];
+    for (path, name, value, never) in cases {
+        let dir = crate::dir();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("f"), "old").unwrap();
+        fs::create_dir(at("d")).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let workspace = Workspace::open(&root).unwrap();
+        let mut tx = workspace.begin();
+        tx.write("other", "text").unwrap();
+        tx.set_attributes(path, Attributes::new().xattr(name, &value));
+        let what = format!("{path} {name} {}", value.len());
+        match tx.commit() {
+            Ok(_) => {
+                assert!(!never, "{what}");
+                let file = fs::File::open(at(path)).unwrap();
+                let found = sys::fgetxattr(&file, &*CString::new(name).unwrap()).unwrap();
+                assert_eq!(found, Some(value), "{what}");
+            }
+            Err(e) => {
+                assert_eq!(e.disk_state(), DiskState::Unchanged, "{what}: {e}");
+                assert!(!at("other").exists(), "{what}");
+                assert_eq!(litter(dir.path()), Vec::<PathBuf>::new(), "{what}");
+            }
+        }
+        workspace.close().unwrap();
+    }
+}
+
+/// An attribute of class `user` takes the right to write to the file when it is set.
+#[test]
+fn attributes_of_what_may_not_be_written_are_refused_before_the_commit() {
+    let dir = crate::dir();
+    let path = dir.path().join("f");
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let workspace = Workspace::open(&root).unwrap();
+    let commit = |attributes: Attributes, value: &str| {
+        let mut tx = workspace.begin();
+        tx.write("other", "text").unwrap();
+        tx.set_attributes("f", attributes.xattr("user.of", value));
+        tx.commit()
+    };
+    let by_hand = {
+        let file = fs::File::open(&path).unwrap();
+        let set = sys::fsetxattr(&file, c"user.by", b"hand", XattrFlags::empty());
+        set.err().map(|e| e.raw_os_error())
+    };
+    match commit(Attributes::new(), "one") {
+        Ok(_) => assert_eq!(by_hand, None),
+        Err(e) => {
+            assert_eq!(
+                (e.raw_os_error(), e.disk_state()),
+                (by_hand, DiskState::Unchanged)
+            );
+            assert!(!dir.path().join("other").exists());
+        }
+    }
+    // Made writable, and no longer, by the same transaction.
+    if by_hand != Some(Errno::OPNOTSUPP.raw_os_error()) {
+        commit(Attributes::new().mode(Mode::from_bits_retain(0o600)), "two").unwrap();
+        commit(
+            Attributes::new().mode(Mode::from_bits_retain(0o400)),
+            "three",
+        )
+        .unwrap();
+    }
+    workspace.close().unwrap();
 }

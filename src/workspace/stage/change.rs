@@ -53,15 +53,16 @@ impl Work<'_, '_> {
         if attr.mode.is_some() || after != before {
             sets.push(Set::Mode { before, after });
         }
+        let (_, slot) = self.existing(object)?;
+        let mut opened = None;
         if !attr.xattrs.is_empty() {
-            let (_, slot) = self.existing(object)?;
-            let fd = self.open_any(object)?;
+            let fd = opened.insert(self.open_any(object)?);
             for (name, after) in last_of_each(&attr.xattrs) {
                 let c_name = CString::new(name)
                     .ok()
                     .filter(|name| !name.is_empty())
                     .ok_or_else(|| fail("fsetxattr", Errno::INVAL, &slot.path))?;
-                let before = sys::fgetxattr(&fd, c_name.as_c_str())
+                let before = sys::fgetxattr(&*fd, c_name.as_c_str())
                     .map_err(|e| fail("fgetxattr", e, &slot.path))?;
                 if before.as_deref() != after {
                     sets.push(Set::Xattr {
@@ -84,6 +85,8 @@ impl Work<'_, '_> {
                 atime: attr.atime,
             });
         }
+        let opened = opened.as_ref().map(AsFd::as_fd);
+        self.try_out(&mut sets, &meta, opened, &slot.path)?;
         let sets = sets.into_iter().map(|what| Change { object, what });
         self.changes.extend(sets);
         Ok(())

@@ -94,6 +94,11 @@ impl Work<'_, '_> {
         Ok(())
     }
 
+    fn may_write(&self, object: ObjectIx) -> Result<sys::Result<()>> {
+        let (dir, slot) = self.existing(object)?;
+        Ok(sys::may_write(dir, slot.name.as_c_str()))
+    }
+
     fn check_change(&mut self, object: ObjectIx, what: &DraftSet) -> Result<()> {
         let meta = self.facts(object)?;
         let (_, slot) = self.existing(object)?;
@@ -108,17 +113,39 @@ impl Work<'_, '_> {
             DraftSet::Content(_) => Ok(()),
             DraftSet::Attributes(attr) => {
                 let me = sys::fsuid().map_err(|e| Error::new(OPERATION, "setfsuid", e))?;
-                let of_owner = attr.mode.is_some() || attr.mtime.is_some() || attr.atime.is_some();
+                let named =
+                    |kind: &[u8]| attr.xattrs.iter().any(|(name, _)| name.starts_with(kind));
+                // The access lists.
+                let lists = named(b"system.");
+                let of_owner =
+                    attr.mode.is_some() || attr.mtime.is_some() || attr.atime.is_some() || lists;
                 let gives = attr.uid.is_some_and(|uid| uid != meta.uid().as_raw());
                 let regroups = attr.gid.is_some_and(|gid| gid != meta.gid().as_raw());
                 let foreign = meta.uid() != me;
+                // xattr(7): who may write to it; in a sticky directory only its owner. A new mode that lets
+                // the owner write comes first.
+                let opens = attr.mode.is_some_and(|mode| mode & 0o200 != 0) && !foreign;
+                let written = named(b"user.") && !opens;
+                let sticky = meta.is_dir() && meta.mode().contains(Mode::SVTX);
                 let refused = if (gives || regroups && foreign) && !may(CAP_CHOWN) {
                     Some("fchownat")
                 } else if of_owner && foreign && !may(CAP_FOWNER) {
-                    Some("fchmod")
+                    Some(if lists { "fsetxattr" } else { "fchmod" })
+                } else if named(b"user.") && sticky && foreign && !may(CAP_FOWNER) {
+                    Some("fsetxattr")
                 } else {
                     None
                 };
+                if written {
+                    match self.may_write(object)? {
+                        // It cannot be asked.
+                        Ok(()) | Err(Errno::NOSYS | Errno::INVAL) => {}
+                        Err(e) => {
+                            return Err(fail("faccessat2", e, &slot.path)
+                                .with_advice("needed: the right to write to it"));
+                        }
+                    }
+                }
                 match refused {
                     Some(call) => Err(fail(call, Errno::PERM, &slot.path)
                         .with_advice("only the owner, or a process with that right, may")),

@@ -7,6 +7,7 @@ mod make;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use super::ctx::Ctx;
 use super::draft::{Draft, DraftObject};

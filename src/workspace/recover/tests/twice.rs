@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 type Act = fn(&mut Transaction<'_>, &str, u32);
 
 /// What changes the file `f` and leaves it the inode that it is.
-const CHANGES: [(&str, Act); 13] = [
+const CHANGES: [(&str, Act); 14] = [
     ("mode", |tx, f, n| set(tx, f, mode(0o600 | n << 3))),
     ("set-user-id", |tx, f, n| set(tx, f, mode(0o4751 | n << 1))),
     ("owner", |tx, f, n| {
@@ -37,6 +37,11 @@ const CHANGES: [(&str, Act); 13] = [
     }),
     ("times", |tx, f, n| {
         set(tx, f, Attributes::new().modified(time(n)))
+    }),
+    ("far away", |tx, f, n| {
+        // Beyond what some file systems can hold.
+        let year = Duration::from_secs(365 * 86_400);
+        set(tx, f, Attributes::new().modified(time(n) + year * 1000));
     }),
     ("access", |tx, f, n| {
         set(tx, f, Attributes::new().accessed(time(n)))
