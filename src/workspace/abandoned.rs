@@ -210,6 +210,7 @@ fn without(all: &Mapping, slots: &BTreeSet<SlotIx>, changes: &BTreeSet<usize>) -
             .collect(),
         // Of one transaction there is nothing in it.
         seen: Vec::new(),
+        vacated: Vec::new(),
     }
 }
 

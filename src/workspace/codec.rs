@@ -441,6 +441,7 @@ impl<'a> Reader<'a> {
             slots: self.list(counts.slots, |r| r.slot(&counts))?,
             changes: self.list(counts.changes, |r| r.change(&counts))?,
             seen: Vec::new(),
+            vacated: Vec::new(),
         };
         check(&mapping)?;
         Ok(mapping)

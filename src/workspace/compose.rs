@@ -52,6 +52,9 @@ pub(crate) fn compose(sum: &mut Mapping, next: Mapping) {
     let to_sum = |object: ObjectIx| objects[object].unwrap_or(object);
     for (slot, ix) in next.slots.into_iter().zip(slots) {
         let target = &mut sum.slots[ix];
+        if ix < known && target.after.is_none() && slot.after.is_some() {
+            sum.vacated.push(ix);
+        }
         target.after = slot.after.map(to_sum);
         target.path = slot.path;
         if ix >= known {

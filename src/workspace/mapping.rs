@@ -25,6 +25,9 @@ pub(crate) struct Mapping {
     /// Of several transactions as one: in which states the later ones have found things that an earlier one
     /// has changed. It is in no record.
     pub(crate) seen: Vec<(ObjectIx, Ident)>,
+    /// Of several transactions as one: names at which one of them has left nothing, and a later one has put
+    /// something. They are in no record.
+    pub(crate) vacated: Vec<SlotIx>,
 }
 
 /// A directory in which names change.

@@ -351,6 +351,7 @@ mod tests {
                 slots,
                 changes,
                 seen: Vec::new(),
+                vacated: Vec::new(),
             },
         }
     }

@@ -133,7 +133,8 @@ impl Work<'_, '_, '_> {
         let Before::Object(before) = self.mapping.slots[slot].before else {
             return Ok(false);
         };
-        if self.target[before].is_some() || self.remade[object] {
+        let by_us = self.mapping.vacated.contains(&slot);
+        if by_us || self.target[before].is_some() || self.remade[object] {
             return Ok(false);
         }
         Ok(self.find_thoroughly(before)?.is_none())

@@ -266,3 +266,24 @@ fn what_was_changed_by_a_name_that_is_gone_is_found_by_another() {
         }
     }
 }
+
+/// A name from which one transaction has taken what stood there, and to which the next has brought
+/// something, is empty when the disk has the one and not the other.
+#[test]
+fn a_name_that_a_transaction_has_left_empty_was_robbed_by_nobody() {
+    let _alone = no_child();
+    let gone: fn(&mut Transaction<'_>) = |tx| _ = tx.remove_file("f");
+    let change: fn(&mut Transaction<'_>) = |tx| tx.write("f", "another").unwrap();
+    let moved: fn(&mut Transaction<'_>) = |tx| _ = tx.rename("g", "f");
+    for steps in [vec![gone, moved], vec![change, gone, moved]] {
+        let tmp = tempfile::tempdir().unwrap();
+        let [f, g] = ["f", "g"].map(|name| tmp.path().join(name));
+        std::fs::write(&f, "old").unwrap();
+        std::fs::write(&g, "moved").unwrap();
+        let workspace = after_a_power_cut(&tmp, &steps, || std::fs::rename(&f, &g).unwrap());
+        let found = workspace.recovered().conflicts();
+        assert!(found.is_empty(), "{} steps: {found:?}", steps.len());
+        assert_eq!(std::fs::read(&f).unwrap(), b"moved");
+        assert!(!g.exists());
+    }
+}

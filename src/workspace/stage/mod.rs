@@ -131,6 +131,7 @@ pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> 
                 places: draft.places,
                 slots: draft.slots,
                 seen: Vec::new(),
+                vacated: Vec::new(),
             };
             Ok(out)
         }
