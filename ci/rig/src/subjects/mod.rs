@@ -3,6 +3,7 @@
 mod publish;
 mod sqlite;
 mod state;
+mod twice;
 mod workspace;
 mod wrong;
 
@@ -16,6 +17,7 @@ pub(crate) fn all() -> Vec<Subject> {
         publish::all(),
         state::all(),
         workspace::all(),
+        twice::all(),
     ];
     parts.into_iter().flatten().collect()
 }

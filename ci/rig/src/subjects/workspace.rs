@@ -14,11 +14,12 @@ use steadfast::workspace::{Attributes, Section, Transaction, Workspace, Workspac
 
 const KEY: &str = "job";
 
-fn open(top: &Path) -> Answer<Workspace> {
+pub(super) fn open(top: &Path) -> Answer<Workspace> {
     Ok(Workspace::open(&Root::open(top)?)?)
 }
 
-fn long(text: &str) -> Vec<u8> {
+/// Content of many blocks.
+pub(super) fn long(text: &str) -> Vec<u8> {
     text.as_bytes()
         .iter()
         .copied()
@@ -28,7 +29,7 @@ fn long(text: &str) -> Vec<u8> {
 }
 
 /// Opens, which recovers; then nothing must be open, in conflict, or left.
-fn recover(top: &Path) -> Answer<Tree> {
+pub(super) fn recover(top: &Path) -> Answer<Tree> {
     let key = reopen(top)?;
     look(top, key)
 }
@@ -304,8 +305,9 @@ fn sections(play: &mut Play<'_>) -> Answer<()> {
     commit(play, &workspace, |tx| tx.write("c", "c of a transaction"))
 }
 
-pub(crate) fn all() -> Vec<Subject> {
-    let base = |name, run| Subject {
+/// Transactions on what [`prepare`] makes.
+pub(super) fn base(name: &'static str, run: fn(&mut Play<'_>) -> Answer<()>) -> Subject {
+    Subject {
         name,
         expect: |_| Expect::Clean,
         each: false,
@@ -313,7 +315,10 @@ pub(crate) fn all() -> Vec<Subject> {
         prepare,
         run,
         recover,
-    };
+    }
+}
+
+pub(crate) fn all() -> Vec<Subject> {
     vec![
         base("transactions", transactions),
         Subject {
