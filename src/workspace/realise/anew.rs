@@ -6,7 +6,7 @@
 //! the way to what the transaction then writes over it.
 
 use super::super::identity::{Kind, Stamp};
-use super::super::mapping::{Attributes, Body, Object, ObjectIx, Place, SlotIx};
+use super::super::mapping::{Attributes, Body, Object, ObjectIx, Place, Set, SlotIx};
 use super::super::place::{self, read_at, times, write_all};
 use super::state::{Aside, At, Folder, Pos, Work};
 use super::{Mode, fail};
@@ -103,14 +103,19 @@ impl Work<'_, '_, '_> {
     /// Whether an earlier recovery found the object torn where it stands, and had begun to make it anew
     /// under the private name.
     pub(super) fn is_being_remade(&self, object: ObjectIx, slot: SlotIx) -> Result<bool> {
-        let content = match &self.mapping.objects[object] {
+        let content = self.made_as(object);
+        Ok(self.is_torn(content, Pos::Slot(slot))? && self.is_begun(object)?)
+    }
+
+    /// The object whose further name this is, or itself.
+    fn made_as(&self, object: ObjectIx) -> ObjectIx {
+        match &self.mapping.objects[object] {
             Object::New {
                 body: Body::Link(of),
                 ..
             } => *of,
             _ => object,
-        };
-        Ok(self.is_torn(content, Pos::Slot(slot))? && self.is_begun(object)?)
+        }
     }
 
     /// Whether what is under the private name looks like what an earlier recovery had begun to make.
@@ -290,7 +295,8 @@ impl Work<'_, '_, '_> {
             // may be missing where its content is not.
             Body::Inline(_) | Body::Symlink(_) if !matches!(pos, Pos::Slot(_)) => Ok(true),
             Body::Inline(content) => Ok(self.compare(pos, content)? == Content::Torn
-                && found.mtime <= self.last_own(object, attr.mtime)),
+                && (found.mtime <= self.last_own(object, attr.mtime)
+                    || self.was_set(object, found.mtime))),
             _ => Ok(false),
         }
     }
@@ -305,6 +311,14 @@ impl Work<'_, '_, '_> {
             }
             _ => set,
         }
+    }
+
+    /// Whether a later transaction has given a new file this time.
+    fn was_set(&self, object: ObjectIx, time: Stamp) -> bool {
+        self.mapping.changes.iter().any(|change| {
+            matches!(change.what, Set::Times { after, .. } if after == time)
+                && self.made_as(change.object) == object
+        })
     }
 
     fn compare(&self, pos: Pos, content: &[u8]) -> Result<Content> {

@@ -287,3 +287,57 @@ fn a_name_that_a_transaction_has_left_empty_was_robbed_by_nobody() {
         assert!(!g.exists());
     }
 }
+
+/// A new file of which a power cut has left nothing but its attributes is made anew, also if a later
+/// transaction has given it another time.
+#[test]
+fn a_new_file_that_is_torn_is_known_by_the_time_that_was_set() {
+    let _alone = no_child();
+    let new: fn(&mut Transaction<'_>) = |tx| tx.write("f", "the content").unwrap();
+    let link: fn(&mut Transaction<'_>) = |tx| _ = tx.hard_link("f", "g");
+    let early: fn(&mut Transaction<'_>) = |tx| {
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(1000);
+        tx.set_attributes("f", Attributes::new().modified(time));
+    };
+    let late: fn(&mut Transaction<'_>) = |tx| {
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+        tx.set_attributes("f", Attributes::new().modified(time));
+    };
+    let late_by_link: fn(&mut Transaction<'_>) = |tx| {
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+        tx.set_attributes("g", Attributes::new().modified(time));
+    };
+    for (n, steps) in [
+        vec![new, early],
+        vec![new, late],
+        vec![new, late, mode, early],
+        vec![new, link, late],
+        vec![new, link, late_by_link],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for len in [0, 11] {
+            let tmp = tempfile::tempdir().unwrap();
+            let f = tmp.path().join("f");
+            let time = || std::fs::metadata(&f).unwrap().modified().unwrap();
+            let mut set = None;
+            let workspace = after_a_power_cut(&tmp, &steps, || {
+                set = Some(time());
+                let file = std::fs::File::options().write(true).open(&f).unwrap();
+                file.set_len(0).unwrap();
+                file.set_len(len).unwrap();
+                file.set_modified(set.unwrap()).unwrap();
+            });
+            let found = workspace.recovered().conflicts();
+            assert!(found.is_empty(), "{n} {len}: {found:?}");
+            assert_eq!(std::fs::read(&f).unwrap(), b"the content", "{n} {len}");
+            assert_eq!(Some(time()), set, "{n} {len}");
+            let g = tmp.path().join("g");
+            if g.exists() {
+                let [f, g] = [f, g].map(|path| std::fs::metadata(path).unwrap().ino());
+                assert_eq!(f, g, "{n} {len}");
+            }
+        }
+    }
+}
