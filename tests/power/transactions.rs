@@ -303,6 +303,23 @@ fn one_thing_again_and_again() {
     });
 }
 
+/// So many files written in place that one sync makes all of them durable; and again, by another transaction.
+#[test]
+fn many_in_place() {
+    prove("many in place", five, |row| {
+        for n in [1, 2] {
+            row.commit(&move |tx| {
+                for file in 0..5 {
+                    let text = vec![b'a' + n * file; 1_800 / usize::from(n + file)];
+                    tx.write_in_place(format!("f{file}"), text)?;
+                }
+                Ok(())
+            });
+        }
+        row.commit(&|tx| tx.write("f1", "replaced"));
+    });
+}
+
 /// Swapping and publishing where names cannot be exchanged: through the log.
 #[test]
 fn without_an_exchange() {

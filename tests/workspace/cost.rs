@@ -48,6 +48,25 @@ fn small_transactions_cost_one_sync_and_large_ones_a_few() {
     }
 }
 
+#[test]
+fn writing_in_place_costs_few_syncs() {
+    let dir = crate::dir();
+    let root = Root::open(dir.path()).unwrap();
+    let workspace = Workspace::open(&root).unwrap();
+    for (files, most) in [(1, 6), (100, 3)] {
+        let mut tx = workspace.begin();
+        for n in 0..files {
+            fs::write(dir.path().join(format!("f{n}")), "old").unwrap();
+            tx.write_in_place(format!("f{n}"), vec![1; 100]).unwrap();
+        }
+        let (done, calls) = hook::scope(None, || tx.commit());
+        done.unwrap();
+        let syncs = calls.iter().filter(|c| c.contains("sync")).count();
+        assert!(syncs <= most, "{files} files: {syncs}");
+    }
+    workspace.close().unwrap();
+}
+
 fn size(dir: &Path) -> u64 {
     let mut out = 0;
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {

@@ -20,18 +20,30 @@ pub(super) enum Changed {
     Conflict(Option<Name>),
 }
 
-impl Work<'_, '_, '_> {
+impl<'m> Work<'_, '_, 'm> {
     pub(super) fn change_all(&mut self) -> Result<()> {
         let chains = self.chains();
+        let is_content = |at: &usize| {
+            let change = &self.mapping.changes[*at];
+            matches!(change.what, Set::Content { .. })
+        };
+        let (contents, others): (Vec<_>, Vec<_>) = chains.order().into_iter().partition(is_content);
+        self.change_each(&chains, &contents)?;
+        // Before a mode may close the file, or its directory, to who would have to write it again.
+        self.settle_content()?;
+        self.change_each(&chains, &others)
+    }
+
+    fn change_each(&mut self, chains: &Chains<'m>, order: &[usize]) -> Result<()> {
         let mut open: Option<(ObjectIx, OwnedFd)> = None;
-        for at in chains.order() {
+        for &at in order {
             let change = &self.mapping.changes[at];
             let fd = match open.take() {
                 Some((object, fd)) if object == change.object => Some(fd),
                 _ => self.open_object_to_change(change.object)?,
             };
             let done = match &fd {
-                Some(fd) => self.change(&chains, at, fd)?,
+                Some(fd) => self.change(chains, at, fd)?,
                 // It is to be gone at the end, and is.
                 None if self.target[change.object].is_none()
                     && (self.purpose == Purpose::Back
@@ -115,7 +127,7 @@ impl Work<'_, '_, '_> {
     }
 
     /// Makes a change, which is the last of a chain: any value of those before it may be there.
-    fn change(&mut self, chains: &Chains<'_>, at: usize, fd: &OwnedFd) -> Result<Changed> {
+    fn change(&mut self, chains: &Chains<'m>, at: usize, fd: &OwnedFd) -> Result<Changed> {
         let Change { object, ref what } = self.mapping.changes[at];
         let mut chain = chains.up_to(at).map(|change| &change.what);
         let path = self
@@ -187,7 +199,7 @@ impl Work<'_, '_, '_> {
                 return self.change_xattr(fd, &meta, (name, after), (chains, at), path);
             }
             Set::Content { after, .. } => {
-                let chain: Vec<&Change> = chains.up_to(at).collect();
+                let chain: Vec<&'m Change> = chains.up_to(at).collect();
                 return self.change_content(object, fd, &meta, after, &chain);
             }
         }

@@ -16,16 +16,19 @@ use crate::{Dir, Name, Result};
 const SECTOR: usize = 512;
 /// How much is compared or copied at once.
 const BUFFER: usize = 256 << 10;
+/// Up to this many files are synced one by one; more by one sync of the file system.
+const FEW: usize = 3;
 
-impl Work<'_, '_, '_> {
+impl<'m> Work<'_, '_, 'm> {
     /// Writes the content of the staged file `after` over that of the object. Of a chain it is the last one.
+    /// It is not durable, and the copies stay, until [`settle_content`](Self::settle_content).
     pub(super) fn change_content(
         &mut self,
         object: ObjectIx,
         place: &OwnedFd,
         meta: &Metadata,
         after: &Name,
-        chain: &[&Change],
+        chain: &[&'m Change],
     ) -> Result<Changed> {
         let path = self.path_of(object);
         let Some(new) = self.open_new(after, path)? else {
@@ -57,19 +60,47 @@ impl Work<'_, '_, '_> {
         write_over(&file, &new, new_meta.len(), meta.len(), path)?;
         let stamp = times(None, Some(Ident::of(&new_meta).mtime));
         sys::futimens(&file, &stamp).map_err(|e| fail("futimens", e, path))?;
-        // Before the two contents go, which could otherwise finish it after a crash.
-        sys::fsync(&file).map_err(|e| fail("fsync", e, path))?;
-        if let (true, Some((last, earlier))) = (self.is_another(object), chain.split_last()) {
-            // Nothing but the new content tells the next recovery, should there be one, that this file is
-            // ours. It goes with the log.
-            self.forget_all(earlier, path)?;
-            if let Set::Content { before, .. } = &last.what {
-                unlink(self.ctx.kept, before, path)?;
-            }
-        } else {
-            self.forget_all(chain, path)?;
+        if self.ctx.each || new_meta.id().dev != meta.id().dev {
+            // A sync of the file system of the private folders proves nothing, or does not reach it.
+            sys::fsync(&file).map_err(|e| fail("fsync", e, path))?;
+        } else if self.unsynced.len() <= FEW {
+            self.unsynced.push(file);
         }
+        self.written.push((object, chain.to_vec()));
         Ok(Changed::Done)
+    }
+
+    /// Makes durable what was written in place, and then removes the copies, which could otherwise finish it
+    /// after a crash. A failed sync leaves all of them, so that everything is written again.
+    pub(super) fn settle_content(&mut self) -> Result<()> {
+        let Some((first, _)) = self.written.first() else {
+            return Ok(());
+        };
+        let path = self.path_of(*first);
+        if self.unsynced.len() > FEW {
+            let one = &self.unsynced[0];
+            (self.ctx.syncfs(one)).map_err(|e| fail("syncfs", e, path))?;
+        } else {
+            for file in &self.unsynced {
+                sys::fsync(file).map_err(|e| fail("fsync", e, path))?;
+            }
+        }
+        self.unsynced.clear();
+        for (object, chain) in std::mem::take(&mut self.written) {
+            let path = self.path_of(object);
+            match chain.split_last() {
+                Some((last, earlier)) if self.is_another(object) => {
+                    // Nothing but the new content tells the next recovery, should there be one, that this
+                    // file is ours. It goes with the log.
+                    self.forget_all(earlier, path)?;
+                    if let Set::Content { before, .. } = &last.what {
+                        unlink(self.ctx.kept, before, path)?;
+                    }
+                }
+                _ => self.forget_all(&chain, path)?,
+            }
+        }
+        Ok(())
     }
 
     /// Whether a new object is no longer the inode that was recorded, but one that a recovery has made.

@@ -2,11 +2,13 @@
 
 use super::super::ctx::Ctx;
 use super::super::identity::{Ident, Kind};
-use super::super::mapping::{Before, Body, Mapping, Object, ObjectIx, PlaceIx, Slot, SlotIx};
+use super::super::mapping::{
+    Before, Body, Change, Mapping, Object, ObjectIx, PlaceIx, Slot, SlotIx,
+};
 use super::super::place::Held;
 use super::{Mode, Outcome};
 use crate::Name;
-use crate::sys::{AsFd, BorrowedFd};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd};
 use std::ffi::CStr;
 
 /// What stands at a name.
@@ -108,6 +110,10 @@ pub(super) struct Work<'c, 'a, 'm> {
     pub(super) dirty: Vec<Pos>,
     /// Something was put into `kept/`.
     pub(super) kept: bool,
+    /// What was written in place, with the changes whose copies can go when it is durable.
+    pub(super) written: Vec<(ObjectIx, Vec<&'m Change>)>,
+    /// Files of those that are not synced: as many as are synced one by one, and one more.
+    pub(super) unsynced: Vec<OwnedFd>,
     pub(super) out: Outcome,
 }
 
@@ -143,6 +149,8 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             remade: vec![false; mapping.objects.len()],
             dirty: Vec::new(),
             kept: false,
+            written: Vec::new(),
+            unsynced: Vec::new(),
             out: Outcome::default(),
             ids,
             ctx,

@@ -1,5 +1,6 @@
 //! Tests of realising: it is stopped and hindered at every call, and finished by another run.
 
+mod in_place;
 mod outsiders;
 mod power;
 mod scenes;

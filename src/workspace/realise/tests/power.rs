@@ -312,19 +312,26 @@ fn written_over(scene: &Scene, texts: &[(&str, Vec<u8>)], done: bool) -> Ready {
             let copies = copies(&ready);
             let outcome = ready.world.with(|ctx| realise(ctx, &next, Mode::First));
             assert_eq!(outcome.unwrap().conflicts, []);
-            for (path, text, time) in copies {
-                fs::write(&path, text).unwrap();
-                let file = File::options().write(true).open(&path).unwrap();
-                file.set_times(FileTimes::new().set_modified(time)).unwrap();
-            }
+            copies.iter().for_each(put_back);
         }
         compose(&mut ready.mapping, next);
     }
     ready
 }
 
+/// A file with its content and time.
+pub(super) type Copied = (PathBuf, Vec<u8>, std::time::SystemTime);
+
+/// Its removal was lost.
+pub(super) fn put_back((path, text, time): &Copied) {
+    fs::write(path, text).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    let times = FileTimes::new().set_modified(*time);
+    file.set_times(times).unwrap();
+}
+
 /// What is in the private folders of old and new contents.
-fn copies(ready: &Ready) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+pub(super) fn copies(ready: &Ready) -> Vec<Copied> {
     let mut all = Vec::new();
     for folder in ["staged", "kept"] {
         for name in ready.world.private(folder) {
@@ -536,7 +543,10 @@ fn any_steps_may_be_lost() {
     }
     let mut states = 0;
     // Content that is written in place is no step, and is synced before the steps that follow it.
-    for scene in scenes::all().into_iter().filter(|s| s.name != "in place") {
+    for scene in scenes::all()
+        .into_iter()
+        .filter(|s| !s.name.starts_with("in place"))
+    {
         let want = after(&scene);
         let ready = Ready::of(&scene);
         let top = ready.world.tmp.path().to_owned();

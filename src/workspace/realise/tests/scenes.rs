@@ -344,6 +344,17 @@ pub(super) fn all() -> Vec<Scene> {
             },
         },
         Scene {
+            name: "in place, many",
+            prepare: |w| (0..5).for_each(|n| w.write(&format!("f{n}"), &[n; 1300])),
+            draft: |b| {
+                for n in 0..5 {
+                    let (f, _) = b.old(&format!("f{n}"));
+                    b.change(f, DraftSet::Content(bytes(&[n + 5; 1300])));
+                }
+            },
+            check: |w| (0..5).for_each(|n| assert_eq!(w.read(&format!("f{n}")), vec![n + 5; 1300])),
+        },
+        Scene {
             name: "append",
             prepare: abc,
             draft: |b| {

@@ -1,0 +1,163 @@
+//! Many files that are written over in place: one sync for all, and their copies go after it.
+
+use super::power::{copies, put_back};
+use super::{Ready, Scene, after};
+use crate::sys::Errno;
+use crate::sys::hook::{self, Action, Plan};
+use crate::workspace::child::some;
+use crate::workspace::compose::compose;
+use crate::workspace::draft::{AttrRequest, DraftSet, Source};
+use crate::workspace::mapping::Mapping;
+use crate::workspace::realise::{Mode, realise};
+use crate::workspace::stage::stage;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+const FILES: u8 = 5;
+
+/// The files are closed to writing as well.
+fn scene() -> Scene {
+    Scene {
+        name: "in place, and closed",
+        prepare: |w| (0..FILES).for_each(|n| w.write(&format!("f{n}"), &[n; 1300])),
+        draft: |b| {
+            for n in 0..FILES {
+                let (f, _) = b.old(&format!("f{n}"));
+                let text = Source::Bytes(vec![n + 5; 1300].into());
+                b.change(f, DraftSet::Content(text));
+                let mode = Some(0o400);
+                let closed = AttrRequest {
+                    mode,
+                    ..AttrRequest::default()
+                };
+                b.change(f, DraftSet::Attributes(closed));
+            }
+        },
+        check: |w| (0..FILES).for_each(|n| assert_eq!(w.read(&format!("f{n}")), vec![n + 5; 1300])),
+    }
+}
+
+fn is_sync(call: &&str) -> bool {
+    ["fsync", "fdatasync", "syncfs"].contains(call)
+}
+
+fn stopped_after(at: u64) -> Option<Plan> {
+    let action = Action::FailAfter(Errno::IO);
+    Some(Plan { at, action })
+}
+
+/// Until the first copy has gone, a file may lose any part of what was written.
+#[test]
+fn content_is_durable_before_its_copies_go() {
+    let scene = scene();
+    let want = after(&scene);
+    let ready = Ready::of(&scene);
+    let (done, calls) = hook::scope(None, || ready.run(Mode::First));
+    assert_eq!(done.unwrap().conflicts, []);
+    assert_eq!(calls.iter().filter(|c| is_sync(c)).count(), 1, "{calls:?}");
+    let synced = calls.iter().position(is_sync).unwrap();
+    let (before, behind) = calls.split_at(synced);
+    assert!(!before.contains(&"unlinkat"), "{calls:?}");
+    assert!(!behind.contains(&"pwrite64"), "{calls:?}");
+    // Who is not root cannot write again what is closed to writing.
+    let closes = |call: &&str| call.contains("chmod");
+    assert!(!before.iter().any(closes), "{calls:?}");
+    assert!(behind.iter().any(closes), "{calls:?}");
+    for lost in 0..1 << FILES {
+        let ready = Ready::of(&scene);
+        let run = hook::scope(stopped_after(synced as u64), || ready.run(Mode::First));
+        assert!(run.0.is_err());
+        for n in (0..FILES).filter(|n| lost >> n & 1 == 1) {
+            let path = ready.world.path(&format!("f{n}"));
+            let mut content = fs::read(&path).unwrap();
+            content[512..1024].fill(n);
+            fs::write(&path, content).unwrap();
+        }
+        ready.finish(&scene, &want, &format!("lost in {lost:b}"));
+    }
+}
+
+/// Files that one transaction has written over in place, and another that is to do it again. The removal of
+/// the first one's copies was lost, of some.
+fn twice(lost: u32) -> (Ready, Mapping) {
+    let scene = scene();
+    let ready = Ready::of(&scene);
+    let copies = copies(&ready);
+    assert_eq!(ready.run(Mode::First).unwrap().conflicts, []);
+    for n in 0..FILES {
+        // That was lost as well; and who is not root has to write to it.
+        let open = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(ready.world.path(&format!("f{n}")), open).unwrap();
+    }
+    for (n, copy) in copies.iter().enumerate() {
+        if lost >> (n % 3) & 1 == 1 {
+            put_back(copy);
+        }
+    }
+    let mut draft = ready.world.draft();
+    for n in 0..FILES {
+        let (file, _) = draft.old(&format!("f{n}"));
+        // Some are longer than what the first has left, some shorter.
+        let text = vec![n + 100; 700 + 300 * usize::from(n)];
+        draft.change(file, DraftSet::Content(Source::Bytes(text.into())));
+    }
+    let draft = draft.draft;
+    let next = (ready.world).with(|ctx| stage(ctx, draft).unwrap().committed());
+    (ready, next)
+}
+
+/// Whatever of two transactions has come to the disk when the power goes, the second one stands after it.
+#[test]
+fn what_two_write_over_is_finished_as_the_second_has_it() {
+    let scene = scene();
+    let mut calls = u64::MAX;
+    for at in std::iter::once(0).chain(some(3, 0)) {
+        for lost in 0..8 {
+            let (mut ready, next) = twice(lost);
+            let before: BTreeMap<_, _> = (0..FILES)
+                .map(|n| ready.world.path(&format!("f{n}")))
+                .map(|path| (path.clone(), fs::read(path).unwrap()))
+                .collect();
+            let copies = copies(&ready);
+            let run = || ready.world.with(|ctx| realise(ctx, &next, Mode::First));
+            let (done, seen) = hook::scope(stopped_after(at), run);
+            let what = format!("stopped after {at}, lost {lost:b}, {seen:?}");
+            if at == 0 {
+                assert_eq!(done.unwrap().conflicts, []);
+                calls = seen.len() as u64;
+            }
+            let synced = seen.iter().any(is_sync);
+            for (n, (path, old)) in before.iter().enumerate().filter(|_| !synced) {
+                let now = fs::read(path).unwrap();
+                match (n as u32 + lost) % 3 {
+                    0 => fs::write(path, old).unwrap(),
+                    // A sector, if both have it.
+                    1 if now.len() >= 1024 && old.len() >= 1024 => {
+                        let mut now = now;
+                        now[512..1024].copy_from_slice(&old[512..1024]);
+                        fs::write(path, now).unwrap();
+                    }
+                    _ => {}
+                }
+            }
+            for (n, copy) in copies.iter().enumerate() {
+                if !copy.0.exists() && (n as u32 + lost).is_multiple_of(2) {
+                    put_back(copy);
+                }
+            }
+            compose(&mut ready.mapping, next);
+            let outcome = ready.run(Mode::Again).unwrap();
+            assert_eq!(outcome.conflicts, [], "{what}");
+            for n in 0..FILES {
+                let text = vec![n + 100; 700 + 300 * usize::from(n)];
+                assert_eq!(ready.world.read(&format!("f{n}")), text, "f{n}: {what}");
+            }
+            let shot = ready.world.shot();
+            ready.check_opened(&scene, &shot, &what);
+        }
+        if at > calls {
+            break;
+        }
+    }
+}
