@@ -185,6 +185,10 @@ enum Lost {
     All,
     /// Those of the second.
     Later,
+    /// The content that an earlier transaction had made the file with, which was only in the log.
+    Content,
+    /// That, and the names.
+    ContentAndNames,
     /// The mode of the second, which was to come after a change that clears set-user-id.
     Mode,
 }
@@ -195,9 +199,15 @@ fn two(acts: [Act; 2], by: &str, lost: Lost) -> Option<Vec<String>> {
     let tmp = tempfile::tempdir().unwrap();
     let root = Root::open(tmp.path()).unwrap();
     let at = |name: &str| tmp.path().join(name);
-    fs::write(at("f"), "old").unwrap();
     fs::write(at("d"), "other").unwrap();
     let workspace = Workspace::open(&root).unwrap();
+    if let Lost::Content | Lost::ContentAndNames = lost {
+        let mut tx = workspace.begin();
+        tx.write("f", "new").unwrap();
+        tx.commit().unwrap();
+    } else {
+        fs::write(at("f"), "old").unwrap();
+    }
     if by != "f" {
         fs::hard_link(at("f"), at(by)).unwrap();
     }
@@ -230,14 +240,20 @@ fn two(acts: [Act; 2], by: &str, lost: Lost) -> Option<Vec<String>> {
         Lost::Nothing | Lost::Names => {}
         Lost::Attributes | Lost::All => was[0].put(&at("lost/f")),
         Lost::Later => was[1].put(&at("lost/f")),
+        Lost::Content | Lost::ContentAndNames => {
+            let file = File::options().write(true).open(at("lost/f")).unwrap();
+            let time = file.metadata().unwrap().modified().unwrap();
+            file.set_len(0).unwrap();
+            file.set_times(FileTimes::new().set_modified(time)).unwrap();
+        }
         Lost::Mode => {
             let cleared = std::os::unix::fs::PermissionsExt::from_mode(was[1].mode & 0o777);
             fs::set_permissions(at("lost/f"), cleared).unwrap();
         }
     }
     match lost {
-        Lost::Nothing | Lost::Attributes | Lost::Later | Lost::Mode => {}
-        Lost::Names | Lost::All => {
+        Lost::Nothing | Lost::Attributes | Lost::Later | Lost::Content | Lost::Mode => {}
+        Lost::Names | Lost::All | Lost::ContentAndNames => {
             for name in ["g", "h"] {
                 let _ = fs::remove_file(at(name));
             }
@@ -286,6 +302,10 @@ fn what_two_transactions_have_changed_one_after_the_other_is_no_conflict() {
     let mut go = |names: [&'static str; 2], acts, lost: &[Lost]| {
         for by in ["f", "e"] {
             for lost in lost {
+                // A link that somebody else has made is one of the torn file, and stays that.
+                if by != "f" && matches!(lost, Lost::Content | Lost::ContentAndNames) {
+                    continue;
+                }
                 match two(acts, by, *lost) {
                     Some(what) if what.is_empty() => {}
                     Some(what) => {
@@ -308,12 +328,12 @@ fn what_two_transactions_have_changed_one_after_the_other_is_no_conflict() {
             let lost = match (syncs(first), syncs(second)) {
                 (_, true) => &[Lost::Nothing][..],
                 (true, false) => &[Lost::Nothing, Lost::Later],
-                (false, false) => &[Lost::Nothing, Lost::Later, Lost::Attributes],
+                (false, false) => &[Lost::Nothing, Lost::Later, Lost::Attributes, Lost::Content],
             };
             go([first, second], [one, other], lost);
         }
         for (second, other) in ENDS {
-            let lost = [Lost::Nothing, Lost::Names, Lost::All];
+            let lost = [Lost::Nothing, Lost::Names, Lost::All, Lost::ContentAndNames];
             let lost = if syncs(first) { &lost[..2] } else { &lost };
             go([first, second], [one, other], lost);
         }
