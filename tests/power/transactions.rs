@@ -272,6 +272,27 @@ fn one_thing_again_and_again() {
             tx.write_in_place("f0", vec![b'c'; 1_300])
         });
     });
+    prove("made and changed", five, |row| {
+        row.commit(&|tx| tx.write("new", "small"));
+        row.commit(&|tx| tx.write_in_place("new", vec![b'n'; 1_700]));
+        row.commit(&|tx| {
+            tx.write("another", "small")?;
+            tx.hard_link("another", "linked");
+            Ok(())
+        });
+        row.commit(&|tx| {
+            tx.set_attributes("linked", time(1_740_000_000));
+            tx.write_in_place("new", vec![b'm'; 600])
+        });
+        row.commit(&|tx| {
+            tx.set_attributes("another", mode(0o600));
+            tx.write_in_place("linked", vec![b'l'; 900])
+        });
+        row.commit(&|tx| {
+            tx.rename("linked", "new");
+            tx.write("another", "small again")
+        });
+    });
     prove("changed and gone", five, |row| {
         row.commit(&|tx| {
             tx.set_attributes("f1", time(1_000));

@@ -108,7 +108,7 @@ impl Work<'_, '_, '_> {
     }
 
     /// The object whose further name this is, or itself.
-    fn made_as(&self, object: ObjectIx) -> ObjectIx {
+    pub(super) fn made_as(&self, object: ObjectIx) -> ObjectIx {
         match &self.mapping.objects[object] {
             Object::New {
                 body: Body::Link(of),
@@ -260,7 +260,8 @@ impl Work<'_, '_, '_> {
         let is_target = self.target[object] == Some(slot);
         let ours = match (body, found.kind) {
             (Body::Inline(content), Kind::File) => {
-                let same = found.len == content.len() as u64 && found.mtime == attr.mtime;
+                let same = found.len == content.len() as u64
+                    && (found.mtime == attr.mtime || self.was_set(object, found.mtime));
                 let whole = same
                     && match self.compare(here, content)? {
                         Content::Whole => true,

@@ -51,7 +51,7 @@ impl<'m> Work<'_, '_, 'm> {
         let ours = match self.mode {
             Mode::First => untouched,
             Mode::Again => {
-                untouched || self.is_mixture(&file, &self.versions(chain, path)?, path)?
+                untouched || self.is_mixture(object, &file, &self.versions(chain, path)?, path)?
             }
         };
         if !ours {
@@ -113,15 +113,10 @@ impl<'m> Work<'_, '_, 'm> {
     /// Whether a file may be a new object that an earlier recovery has made anew, and then begun to write
     /// over, or has written over.
     pub(super) fn is_written_over(&self, object: ObjectIx, pos: Pos) -> Result<bool> {
-        let of = |change: &Change| match &self.mapping.objects[change.object] {
-            Object::New {
-                body: Body::Link(of),
-                ..
-            } => *of,
-            _ => change.object,
-        };
         let chain: Vec<&Change> = (self.mapping.changes.iter())
-            .filter(|change| matches!(change.what, Set::Content { .. }) && of(change) == object)
+            .filter(|change| {
+                matches!(change.what, Set::Content { .. }) && self.made_as(change.object) == object
+            })
             .collect();
         let (Some(last), Some((dir, name))) = (chain.last(), self.name_at(pos)) else {
             return Ok(false);
@@ -138,7 +133,7 @@ impl<'m> Work<'_, '_, 'm> {
             Err(Errno::ACCESS | Errno::PERM) => return Ok(false),
             done => done.map_err(|e| fail("openat", e, path))?,
         };
-        self.is_mixture(&file, &self.versions(&chain, path)?, path)
+        self.is_mixture(object, &file, &self.versions(&chain, path)?, path)
     }
 
     /// A content that has nowhere to go: it is kept.
@@ -207,16 +202,39 @@ impl<'m> Work<'_, '_, 'm> {
         Ok(all)
     }
 
+    /// Whether the content that the object was made with is in the log alone: until it is synced, a power cut
+    /// leaves nothing of it, or zeros.
+    fn is_in_log(&self, object: ObjectIx) -> bool {
+        let made = &self.mapping.objects[self.made_as(object)];
+        matches!(
+            made,
+            Object::New {
+                body: Body::Inline(_),
+                ..
+            }
+        )
+    }
+
     /// Whether every sector of the file is that of one of these contents, and its length one that writing
     /// a later one over an earlier one passes.
-    fn is_mixture(&self, file: &OwnedFd, versions: &[OwnedFd], path: &[u8]) -> Result<bool> {
+    fn is_mixture(
+        &self,
+        object: ObjectIx,
+        file: &OwnedFd,
+        versions: &[OwnedFd],
+        path: &[u8],
+    ) -> Result<bool> {
         let len = |fd: &OwnedFd| {
             place::facts(fd)
                 .map(|meta| meta.len())
                 .map_err(|e| fail("statx", e, path))
         };
         let file_len = len(file)?;
-        let lens: Vec<u64> = versions.iter().map(len).collect::<Result<_>>()?;
+        let from_nothing = self.is_in_log(object);
+        let mut lens: Vec<u64> = versions.iter().map(len).collect::<Result<_>>()?;
+        if from_nothing {
+            lens.insert(0, 0);
+        }
         if !passes(&lens, file_len) {
             return Ok(false);
         }
@@ -248,7 +266,8 @@ impl<'m> Work<'_, '_, 'm> {
                         other.get(i).map_or(*byte == 0, |b| b == byte)
                     })
                 };
-                if !others.iter().any(like) {
+                let is_nothing = from_nothing && sector.iter().all(|byte| *byte == 0);
+                if !is_nothing && !others.iter().any(like) {
                     return Ok(false);
                 }
             }

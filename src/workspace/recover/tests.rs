@@ -295,6 +295,10 @@ fn a_new_file_that_is_torn_is_known_by_the_time_that_was_set() {
     let _alone = no_child();
     let new: fn(&mut Transaction<'_>) = |tx| tx.write("f", "the content").unwrap();
     let link: fn(&mut Transaction<'_>) = |tx| _ = tx.hard_link("f", "g");
+    let linked: fn(&mut Transaction<'_>) = |tx| {
+        tx.write("f", "the content").unwrap();
+        let _ = tx.hard_link("f", "g");
+    };
     let early: fn(&mut Transaction<'_>) = |tx| {
         let time = std::time::UNIX_EPOCH + Duration::from_secs(1000);
         tx.set_attributes("f", Attributes::new().modified(time));
@@ -313,6 +317,8 @@ fn a_new_file_that_is_torn_is_known_by_the_time_that_was_set() {
         vec![new, late, mode, early],
         vec![new, link, late],
         vec![new, link, late_by_link],
+        vec![linked, late_by_link],
+        vec![linked, late],
     ]
     .into_iter()
     .enumerate()

@@ -343,6 +343,26 @@ pub(super) fn copies(ready: &Ready) -> Vec<Copied> {
     all
 }
 
+/// A small file that was never synced is written over in place. The disk may have the time of that, and nothing
+/// or zeros of either content.
+#[test]
+fn what_is_written_over_before_the_disk_had_it_is_known() {
+    const NEW: [u8; 1700] = [9; 1700];
+    let scene = Scene {
+        name: "not on the disk yet",
+        prepare: |w| w.write("a", b"old a"),
+        draft: |b| b.create("n", b"first"),
+        check: |_| {},
+    };
+    for left in [0, 3, 5, 512, 1700] {
+        let ready = written_over(&scene, &[("n", NEW.into())], false);
+        fs::write(ready.world.path("n"), vec![0; left]).unwrap();
+        let outcome = ready.run(Mode::Again).unwrap();
+        assert_eq!(outcome.conflicts, [], "{left}");
+        assert_eq!(ready.world.read("n"), NEW, "{left}");
+    }
+}
+
 /// Several transactions as one, which write over one file in place, some of them by another of its names.
 /// What the last left, or the power cut left of it, is nobody else's work for the first; and also if the
 /// file was made by one of them, is torn, and is made anew.
