@@ -70,6 +70,9 @@ pub(crate) fn work(job: &Job<'_>, device: Device, subject: &Subject) -> Answer<T
     for round in 0..job.rounds {
         let left = job.states.saturating_sub(worker.tally.checked);
         let number = left.div_ceil(job.rounds - round);
+        if round > 0 && worker.is_late(job.rounds) {
+            break;
+        }
         worker.round(round, number)?;
     }
     for round in job.rounds..job.rounds + MORE_ROUNDS {
