@@ -5,6 +5,7 @@ mod outsiders;
 mod power;
 mod scenes;
 mod stops;
+mod written_over;
 
 use super::super::mapping::Mapping;
 use super::super::stage::stage;

@@ -1,6 +1,6 @@
 //! Many files that are written over in place: one sync for all, and their copies go after it.
 
-use super::power::{copies, put_back};
+use super::written_over::{copies, put_back};
 use super::{Ready, Scene, after};
 use crate::sys::Errno;
 use crate::sys::hook::{self, Action, Plan};
