@@ -302,6 +302,18 @@ impl Work<'_, '_, '_> {
         }
     }
 
+    /// Whether a new file shows a time of its making: a crash may have left an earlier one than was recorded.
+    pub(super) fn is_of_making(&self, object: ObjectIx, time: Stamp) -> bool {
+        match &self.mapping.objects[self.made_as(object)] {
+            Object::New {
+                body: Body::Inline(_),
+                attr,
+                ..
+            } => time <= self.last_own(self.made_as(object), attr.mtime),
+            _ => false,
+        }
+    }
+
     /// The latest time of modification that our own making of a file can have left. One that was set to an
     /// earlier time had that of its making before.
     fn last_own(&self, object: ObjectIx, set: Stamp) -> Stamp {

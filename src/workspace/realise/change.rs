@@ -186,9 +186,10 @@ impl<'m> Work<'_, '_, 'm> {
                 if found == after && atime.is_none() {
                     return Ok(Changed::Done);
                 }
-                let known = chain.any(|set| {
-                    matches!(set, Set::Times { before, after, .. } if found == *before || found == *after)
-                });
+                let known = self.is_of_making(object, found)
+                    || chain.any(|set| {
+                        matches!(set, Set::Times { before, after, .. } if found == *before || found == *after)
+                    });
                 // Of a directory the transaction itself may have changed it.
                 if !known && found != after && !meta.is_dir() && !forced {
                     return Ok(Changed::Conflict(None));

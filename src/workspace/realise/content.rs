@@ -5,12 +5,13 @@ use super::super::identity::Ident;
 use super::super::mapping::{Body, Change, Object, ObjectIx, Set};
 use super::super::place::{self, read_at, times};
 use super::change::{Changed, reopen};
-use super::state::{Pos, Work};
+use super::state::{Pos, Purpose, Work};
 use super::{Mode, fail};
 use crate::sys::{
     self, AsFd, BorrowedFd, Errno, Metadata, Mode as FileMode, OFlags, OwnedFd, RenameFlags,
 };
 use crate::{Dir, Name, Result};
+use std::ffi::CStr;
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -103,6 +104,47 @@ impl<'m> Work<'_, '_, 'm> {
         Ok(())
     }
 
+    /// In recovery: finds files that a later transaction has removed or replaced, and that an earlier recovery
+    /// was writing over when it was cut. Their length and time are nobody's, their content tells.
+    pub(super) fn know_half_written(&mut self) -> Result<()> {
+        if self.purpose != Purpose::Commit {
+            return Ok(());
+        }
+        for object in 0..self.ids.len() {
+            let is_to_go = self.target[object].is_none()
+                && matches!(self.mapping.objects[object], Object::Existing { .. });
+            let chain: Vec<&Change> = (self.mapping.changes.iter().filter(|_| is_to_go))
+                .filter(|it| it.object == object && matches!(it.what, Set::Content { .. }))
+                .collect();
+            if chain.is_empty() {
+                continue;
+            }
+            // It may have been put away.
+            self.scan()?;
+            let everywhere = (0..self.slots.len()).map(Pos::Slot);
+            let everywhere = everywhere.chain((0..self.homes.len()).map(Pos::Home));
+            let everywhere = everywhere.chain((0..self.asides.len()).map(Pos::Aside));
+            let found = everywhere.filter_map(|pos| Some((pos, self.at(pos).thing()?)));
+            let strange =
+                |(_, found): &(Pos, Ident)| self.is(object, found) && !self.is_ours(found);
+            let Some((pos, found)) = found.into_iter().find(strange) else {
+                continue;
+            };
+            let Some((dir, name)) = self.name_at(pos) else {
+                continue;
+            };
+            let path = self.path(pos);
+            let file = match open_to_compare(dir, name, path)? {
+                Some(file) => file,
+                None => continue,
+            };
+            if self.is_mixture(object, &file, &self.versions(&chain, path)?, path)? {
+                self.half_written.push((object, found));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a new object is no longer the inode that was recorded, but one that a recovery has made.
     fn is_another(&self, object: ObjectIx) -> bool {
         let recorded = &self.mapping.objects[object];
@@ -127,11 +169,8 @@ impl<'m> Work<'_, '_, 'm> {
         {
             return Ok(false);
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = match sys::openat(dir, name, flags, FileMode::empty()) {
-            // What cannot be read is not known.
-            Err(Errno::ACCESS | Errno::PERM) => return Ok(false),
-            done => done.map_err(|e| fail("openat", e, path))?,
+        let Some(file) = open_to_compare(dir, name, path)? else {
+            return Ok(false);
         };
         self.is_mixture(object, &file, &self.versions(&chain, path)?, path)
     }
@@ -302,6 +341,15 @@ fn open_private(dir: &Dir, name: &Name, path: &[u8]) -> Result<Option<OwnedFd>> 
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(fail("openat", e, path)),
+    }
+}
+
+/// Opens what is not to be written to; `None`: it cannot be read, or is gone.
+fn open_to_compare(dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    match sys::openat(dir, name, flags, FileMode::empty()) {
+        Err(Errno::ACCESS | Errno::PERM | Errno::NOENT | Errno::LOOP) => Ok(None),
+        done => done.map(Some).map_err(|e| fail("openat", e, path)),
     }
 }
 

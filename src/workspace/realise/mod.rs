@@ -121,6 +121,7 @@ impl Work<'_, '_, '_> {
     fn run(&mut self) -> Result<()> {
         self.open_places()?;
         if self.mode == Mode::Again {
+            self.know_half_written()?;
             self.undo_displaced()?;
             self.mend()?;
         }

@@ -104,6 +104,8 @@ pub(super) struct Work<'c, 'a, 'm> {
     pub(super) progress: Vec<Progress>,
     /// Incomplete files of ours that a crash has left.
     pub(super) torn: Vec<Ident>,
+    /// What is to go and was written over by an earlier recovery, which could not give it its time: as it is now.
+    pub(super) half_written: Vec<(ObjectIx, Ident)>,
     /// Objects that were made anew.
     pub(super) remade: Vec<bool>,
     /// Names that something that must survive has left or reached without a sync.
@@ -146,6 +148,7 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             target,
             progress: vec![Progress::Open; mapping.slots.len()],
             torn: Vec::new(),
+            half_written: Vec::new(),
             remade: vec![false; mapping.objects.len()],
             dirty: Vec::new(),
             kept: false,
@@ -335,9 +338,10 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             })
     }
 
-    /// Whether a later transaction has found the object in such a state, which an earlier one had left.
+    /// Whether a later transaction has found the object in such a state, which an earlier one had left, or
+    /// an earlier recovery has left it so.
     pub(super) fn was_seen(&self, object: ObjectIx, like: impl Fn(&Ident) -> bool) -> bool {
-        let mut seen = self.mapping.seen.iter();
+        let mut seen = self.mapping.seen.iter().chain(&self.half_written);
         seen.any(|(of, ident)| *of == object && like(ident))
     }
 

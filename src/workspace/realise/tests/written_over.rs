@@ -9,8 +9,10 @@ use crate::workspace::compose::compose;
 use crate::workspace::draft::{AttrRequest, DraftSet, NewContent, Source};
 use crate::workspace::realise::{Mode, realise};
 use crate::workspace::stage::stage;
+use crate::workspace::testbed::Builder;
 use std::fs::{self, File, FileTimes};
 use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Two transactions as one: the first has made a file, the second writes over it in place. What stands in
 /// for the file, which is torn, is written over as well, and then nothing of what was recorded is in it.
@@ -144,6 +146,49 @@ fn what_is_written_over_before_the_disk_had_it_is_known() {
     }
 }
 
+/// A small file that was never synced, and a later transaction that gives it a time. The disk may have the file
+/// with a time of its making that is older than the one that was recorded.
+#[test]
+fn an_early_time_of_a_new_file_is_its_own() {
+    let scene = Scene {
+        name: "of its making",
+        prepare: |w| w.write("a", b"old a"),
+        draft: |b| b.create("n", b"first"),
+        check: |_| {},
+    };
+    let (set, second) = (
+        UNIX_EPOCH + Duration::from_secs(1000),
+        Duration::from_secs(1),
+    );
+    for is_ours in [true, false] {
+        let mut ready = Ready::of(&scene);
+        ready.run(Mode::First).unwrap();
+        let mut draft = ready.world.draft();
+        let (n, _) = draft.old("n");
+        let time = AttrRequest {
+            mtime: Some((1000, 0)),
+            ..AttrRequest::default()
+        };
+        draft.change(n, DraftSet::Attributes(time));
+        let draft = draft.draft;
+        let next = (ready.world).with(|ctx| stage(ctx, draft).unwrap().committed());
+        compose(&mut ready.mapping, next);
+        let path = ready.world.path("n");
+        let recorded = fs::metadata(&path).unwrap().modified().unwrap();
+        let shown = match is_ours {
+            true => recorded - second,
+            false => recorded + second,
+        };
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_times(FileTimes::new().set_modified(shown))
+            .unwrap();
+        let outcome = ready.run(Mode::Again).unwrap();
+        assert_eq!(outcome.conflicts.is_empty(), is_ours);
+        let found = fs::metadata(&path).unwrap().modified().unwrap();
+        assert_eq!(found, if is_ours { set } else { shown });
+    }
+}
+
 /// Several transactions as one, which write over one file in place, some of them by another of its names.
 /// What the last left, or the power cut left of it, is nobody else's work for the first; and also if the
 /// file was made by one of them, is torn, and is made anew.
@@ -231,5 +276,89 @@ fn what_is_written_over_again_and_again_is_known() {
                 }
             }
         }
+    }
+}
+
+/// A file that one transaction writes over in place and another replaces, removes or moves. A recovery that is
+/// stopped between the content and its time leaves a time that nobody has recorded: the file is ours all the
+/// same, by its content, and by nothing else.
+#[test]
+fn what_is_written_over_and_then_goes_is_known_by_its_content() {
+    type End = (&'static str, fn(&mut Builder<'_>));
+    let ends: [End; 4] = [
+        ("replaced", |b| b.replace("n", b"another")),
+        ("removed", |b| b.remove("n")),
+        ("swapped", |b| {
+            let ((_, n), (d, from)) = (b.old("n"), b.old("d"));
+            b.put(n, d);
+            b.put(from, None);
+        }),
+        ("moved", |b| {
+            b.rename("n", "m");
+        }),
+    ];
+    let scene = Scene {
+        name: "written over, and gone",
+        prepare: |w| {
+            w.write("n", &[1; 1300]);
+            w.write("d", b"other");
+        },
+        draft: |b| {
+            let (n, _) = b.old("n");
+            let text = Source::Bytes([9; 1700].into());
+            b.change(n, DraftSet::Content(text));
+        },
+        check: |_| {},
+    };
+    let both = |end: &End| {
+        let mut ready = Ready::of(&scene);
+        let copies = copies(&ready);
+        ready.run(Mode::First).unwrap();
+        copies.iter().for_each(put_back);
+        let mut draft = ready.world.draft();
+        (end.1)(&mut draft);
+        let draft = draft.draft;
+        let next = (ready.world).with(|ctx| stage(ctx, draft).unwrap().committed());
+        compose(&mut ready.mapping, next);
+        ready
+    };
+    let mut half_written = 0;
+    for end in &ends {
+        let want = {
+            let ready = both(end);
+            assert_eq!(ready.run(Mode::Again).unwrap().conflicts, []);
+            ready.world.shot()
+        };
+        for denied in stops::denials() {
+            for at in 1.. {
+                let what = format!("{} {denied:?} stopped after {at}", end.0);
+                let ready = both(end);
+                let plan = Some(Plan {
+                    at,
+                    action: Action::FailAfter(Errno::IO),
+                });
+                let run = || hook::scope(plan, || ready.run(Mode::Again));
+                let (_, calls) = hook::deny(&denied, run);
+                if (calls.len() as u64) < at {
+                    break;
+                }
+                half_written += u32::from(calls.last() == Some(&"pwrite64"));
+                let again = hook::deny(&denied, || ready.run(Mode::Again));
+                let outcome = again.unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert_eq!(outcome.conflicts, [], "{what}");
+                ready.check_opened(&scene, &want, &what);
+            }
+        }
+    }
+    assert_ne!(half_written, 0);
+    // The same with a byte that neither content has is somebody's work.
+    for end in &ends[..3] {
+        let ready = both(end);
+        let mut text = [9; 1700];
+        text[600] = 7;
+        fs::write(ready.world.path("n"), text).unwrap();
+        let outcome = ready.run(Mode::Again).unwrap();
+        assert_ne!(outcome.conflicts, [], "{}", end.0);
+        assert_eq!(ready.world.read("n"), text, "{}", end.0);
     }
 }
