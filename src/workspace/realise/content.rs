@@ -21,8 +21,9 @@ const BUFFER: usize = 256 << 10;
 const FEW: usize = 3;
 
 impl<'m> Work<'_, '_, 'm> {
-    /// Writes the content of the staged file `after` over that of the object. Of a chain it is the last one.
-    /// It is not durable, and the copies stay, until [`settle_content`](Self::settle_content).
+    /// Writes the content of the staged file `after` over that of the object. Of a chain it is the
+    /// last one. It is not durable, and the copies stay, until
+    /// [`settle_content`](Self::settle_content).
     pub(super) fn change_content(
         &mut self,
         object: ObjectIx,
@@ -71,8 +72,9 @@ impl<'m> Work<'_, '_, 'm> {
         Ok(Changed::Done)
     }
 
-    /// Makes durable what was written in place, and then removes the copies, which could otherwise finish it
-    /// after a crash. A failed sync leaves all of them, so that everything is written again.
+    /// Makes durable what was written in place, and then removes the copies, which could otherwise
+    /// finish it after a crash. A failed sync leaves all of them, so that everything is written
+    /// again.
     pub(super) fn settle_content(&mut self) -> Result<()> {
         let Some((first, _)) = self.written.first() else {
             return Ok(());
@@ -104,8 +106,9 @@ impl<'m> Work<'_, '_, 'm> {
         Ok(())
     }
 
-    /// In recovery: finds files that a later transaction has removed or replaced, and that an earlier recovery
-    /// was writing over when it was cut. Their length and time are nobody's, their content tells.
+    /// In recovery: finds files that a later transaction has removed or replaced, and that an
+    /// earlier recovery was writing over when it was cut. Their length and time are nobody's, their
+    /// content tells.
     pub(super) fn know_half_written(&mut self) -> Result<()> {
         if self.purpose != Purpose::Commit {
             return Ok(());
@@ -145,15 +148,16 @@ impl<'m> Work<'_, '_, 'm> {
         Ok(())
     }
 
-    /// Whether a new object is no longer the inode that was recorded, but one that a recovery has made.
+    /// Whether a new object is no longer the inode that was recorded, but one that a recovery has
+    /// made.
     fn is_another(&self, object: ObjectIx) -> bool {
         let recorded = &self.mapping.objects[object];
         matches!(recorded, Object::New { .. })
             && !super::state::ident_of(recorded).is(&self.ids[object])
     }
 
-    /// Whether a file may be a new object that an earlier recovery has made anew, and then begun to write
-    /// over, or has written over.
+    /// Whether a file may be a new object that an earlier recovery has made anew, and then begun to
+    /// write over, or has written over.
     pub(super) fn is_written_over(&self, object: ObjectIx, pos: Pos) -> Result<bool> {
         let chain: Vec<&Change> = (self.mapping.changes.iter())
             .filter(|change| {
@@ -241,8 +245,8 @@ impl<'m> Work<'_, '_, 'm> {
         Ok(all)
     }
 
-    /// Whether the content that the object was made with is in the log alone: until it is synced, a power cut
-    /// leaves nothing of it, or zeros.
+    /// Whether the content that the object was made with is in the log alone: until it is synced, a
+    /// power cut leaves nothing of it, or zeros.
     fn is_in_log(&self, object: ObjectIx) -> bool {
         let made = &self.mapping.objects[self.made_as(object)];
         matches!(
@@ -254,8 +258,8 @@ impl<'m> Work<'_, '_, 'm> {
         )
     }
 
-    /// Whether every sector of the file is that of one of these contents, and its length one that writing
-    /// a later one over an earlier one passes.
+    /// Whether every sector of the file is that of one of these contents, and its length one that
+    /// writing a later one over an earlier one passes.
     fn is_mixture(
         &self,
         object: ObjectIx,
@@ -353,8 +357,8 @@ fn open_to_compare(dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<Opti
     }
 }
 
-/// Writes from the start to the end, then cuts off what is longer. What stays of the last sector until then
-/// is zeroed with it, so that no sector is ever half of each.
+/// Writes from the start to the end, then cuts off what is longer. What stays of the last sector
+/// until then is zeroed with it, so that no sector is ever half of each.
 fn write_over(file: &OwnedFd, new: &OwnedFd, len: u64, was: u64, path: &[u8]) -> Result<()> {
     let mut buf = vec![0; BUFFER];
     let mut at = 0;

@@ -104,7 +104,8 @@ pub(super) struct Work<'c, 'a, 'm> {
     pub(super) progress: Vec<Progress>,
     /// Incomplete files of ours that a crash has left.
     pub(super) torn: Vec<Ident>,
-    /// What is to go and was written over by an earlier recovery, which could not give it its time: as it is now.
+    /// What is to go and was written over by an earlier recovery, which could not give it its time:
+    /// as it is now.
     pub(super) half_written: Vec<(ObjectIx, Ident)>,
     /// Objects that were made anew.
     pub(super) remade: Vec<bool>,
@@ -267,8 +268,8 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
         names.find_map(|(at, slot)| slot.filter(|_| self.is(at, found)).map(Pos::Slot))
     }
 
-    /// Where an object is: not at a name that has what it is to have, which may be another name of the same
-    /// file.
+    /// Where an object is: not at a name that has what it is to have, which may be another name of
+    /// the same file.
     pub(super) fn find(&self, object: ObjectIx) -> Option<Pos> {
         let holds = |pos: &Pos| match self.at(*pos) {
             At::Thing(found) => self.is(object, &found) && self.name_at(*pos).is_some(),
@@ -320,13 +321,14 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
         )
     }
 
-    /// Whether what stands at a slot may give way to what is to stand there: it is the transaction's own, or
-    /// what the transaction found there and is to remove.
+    /// Whether what stands at a slot may give way to what is to stand there: it is the
+    /// transaction's own, or what the transaction found there and is to remove.
     pub(super) fn may_displace(&self, slot: SlotIx, found: &Ident) -> bool {
         self.mapping.slots[slot].before == Before::Anything || self.is_ours(found)
     }
 
-    /// Whether it is a thing of this mapping, and, if it is to be removed, still the thing that was there.
+    /// Whether it is a thing of this mapping, and, if it is to be removed, still the thing that was
+    /// there.
     pub(super) fn is_ours(&self, found: &Ident) -> bool {
         let mut objects = self.mapping.objects.iter().enumerate();
         self.torn.iter().any(|torn| torn.is_unchanged(found))
@@ -338,8 +340,8 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             })
     }
 
-    /// Whether a later transaction has found the object in such a state, which an earlier one had left, or
-    /// an earlier recovery has left it so.
+    /// Whether a later transaction has found the object in such a state, which an earlier one had
+    /// left, or an earlier recovery has left it so.
     pub(super) fn was_seen(&self, object: ObjectIx, like: impl Fn(&Ident) -> bool) -> bool {
         let mut seen = self.mapping.seen.iter().chain(&self.half_written);
         seen.any(|(of, ident)| *of == object && like(ident))
@@ -396,8 +398,8 @@ pub(super) fn ident_of(object: &Object) -> Ident {
     }
 }
 
-/// The same inode. Where an overlay has copied a file up in between, its time of birth is another one, but
-/// number, length and time of modification stay.
+/// The same inode. Where an overlay has copied a file up in between, its time of birth is another
+/// one, but number, length and time of modification stay.
 fn same_inode(a: &Ident, b: &Ident) -> bool {
     a.is(b)
         || (a.kind == b.kind

@@ -14,8 +14,9 @@ use std::fs::{self, File, FileTimes};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Two transactions as one: the first has made a file, the second writes over it in place. What stands in
-/// for the file, which is torn, is written over as well, and then nothing of what was recorded is in it.
+/// Two transactions as one: the first has made a file, the second writes over it in place. What
+/// stands in for the file, which is torn, is written over as well, and then nothing of what was
+/// recorded is in it.
 #[test]
 fn what_was_made_anew_and_then_written_over_is_known_again() {
     const NEW: [u8; 1700] = [9; 1700];
@@ -77,8 +78,8 @@ fn what_was_made_anew_and_then_written_over_is_known_again() {
     }
 }
 
-/// A file, and transactions after the first that write over it in place, each by one of its names. Those that
-/// were carried out have their copies again: their removal was lost.
+/// A file, and transactions after the first that write over it in place, each by one of its names.
+/// Those that were carried out have their copies again: their removal was lost.
 fn written_over(scene: &Scene, texts: &[(&str, Vec<u8>)], done: bool) -> Ready {
     let mut ready = Ready::of(scene);
     ready.run(Mode::First).unwrap();
@@ -126,8 +127,8 @@ pub(super) fn copies(ready: &Ready) -> Vec<Copied> {
     all
 }
 
-/// A small file that was never synced is written over in place. The disk may have the time of that, and
-/// nothing or zeros of either content.
+/// A small file that was never synced is written over in place. The disk may have the time of that,
+/// and nothing or zeros of either content.
 #[test]
 fn what_is_written_over_before_the_disk_had_it_is_known() {
     const NEW: [u8; 1700] = [9; 1700];
@@ -146,8 +147,8 @@ fn what_is_written_over_before_the_disk_had_it_is_known() {
     }
 }
 
-/// A small file that was never synced, and a later transaction that gives it a time. The disk may have the file
-/// with a time of its making that is older than the one that was recorded.
+/// A small file that was never synced, and a later transaction that gives it a time. The disk may
+/// have the file with a time of its making that is older than the one that was recorded.
 #[test]
 fn an_early_time_of_a_new_file_is_its_own() {
     let scene = Scene {
@@ -189,9 +190,9 @@ fn an_early_time_of_a_new_file_is_its_own() {
     }
 }
 
-/// Several transactions as one, which write over one file in place, some of them by another of its names.
-/// What the last left, or the power cut left of it, is nobody else's work for the first; and also if the
-/// file was made by one of them, is torn, and is made anew.
+/// Several transactions as one, which write over one file in place, some of them by another of its
+/// names. What the last left, or the power cut left of it, is nobody else's work for the first; and
+/// also if the file was made by one of them, is torn, and is made anew.
 #[test]
 fn what_is_written_over_again_and_again_is_known() {
     let old = Scene {
@@ -279,9 +280,9 @@ fn what_is_written_over_again_and_again_is_known() {
     }
 }
 
-/// A file that one transaction writes over in place and another replaces, removes or moves. A recovery that is
-/// stopped between the content and its time leaves a time that nobody has recorded: the file is ours all the
-/// same, by its content, and by nothing else.
+/// A file that one transaction writes over in place and another replaces, removes or moves. A
+/// recovery that is stopped between the content and its time leaves a time that nobody has
+/// recorded: the file is ours all the same, by its content, and by nothing else.
 #[test]
 fn what_is_written_over_and_then_goes_is_known_by_its_content() {
     type End = (&'static str, fn(&mut Builder<'_>));
