@@ -30,6 +30,9 @@ enum Content {
 impl Work<'_, '_, '_> {
     /// Sees to it that every new object is somewhere, and whole.
     pub(super) fn mend(&mut self) -> Result<()> {
+        let is_strange =
+            |slot: &SlotIx| self.slots[*slot].thing().is_some() && !self.is_satisfied(*slot);
+        self.strange = (0..self.slots.len()).filter(is_strange).collect();
         // Links come last: what they are names of must be there.
         for links in [false, true] {
             for object in 0..self.ids.len() {
@@ -42,7 +45,8 @@ impl Work<'_, '_, '_> {
                 }
             }
         }
-        Ok(())
+        // Before any of them takes its name: who finds it there must not take it for whole when it is not.
+        self.sync_unsynced()
     }
 
     fn mend_one(&mut self, object: ObjectIx, slot: SlotIx) -> Result<()> {
@@ -239,8 +243,9 @@ impl Work<'_, '_, '_> {
         ) {
             return Ok(false);
         }
-        for other in (0..self.slots.len()).filter(|other| *other != slot) {
-            if !self.is_satisfied(other) && self.adopt_at(object, other)? {
+        for nth in 0..self.strange.len() {
+            let other = self.strange[nth];
+            if other != slot && !self.is_satisfied(other) && self.adopt_at(object, other)? {
                 return Ok(true);
             }
         }
@@ -381,10 +386,10 @@ impl Work<'_, '_, '_> {
             && meta.gid().as_raw() == attr.gid)
     }
 
-    /// Makes an object anew, durable, under its private name; under a fresh one if that holds what was
-    /// displaced, or may be taken for it after a crash, because a torn one stands at its name. Nobody knows
-    /// again then what has been made of it: a change may have been written into it already, when the
-    /// exchange is lost.
+    /// Makes an object anew under its private name, durable before it gets another; under a fresh
+    /// one if that holds what was displaced, or may be taken for it after a crash, because a torn
+    /// one stands at its name. Nobody knows again then what has been made of it: a change may have
+    /// been written into it already, when the exchange is lost.
     fn remake(&mut self, object: ObjectIx) -> Result<()> {
         let Object::New {
             staged, body, attr, ..
@@ -420,8 +425,11 @@ impl Work<'_, '_, '_> {
                 .map_err(|e| fail("linkat", e, self.path_of(object)))?;
         } else {
             let path = self.path_of(object);
-            make(self.ctx.staged.as_fd(), &name, body, attr)
+            let made = make(self.ctx.staged.as_fd(), &name, body, attr)
                 .map_err(|(call, e)| fail(call, e, path))?;
+            if let Some(file) = made {
+                self.sync_later(file, path)?;
+            }
         }
         self.set(pos, At::Unknown);
         let At::Thing(ident) = self.look(pos)? else {
@@ -435,13 +443,13 @@ impl Work<'_, '_, '_> {
 
 type Failed = (&'static str, Errno);
 
-/// Makes a thing that is no link.
+/// Makes a thing that is no link. A file is to be synced.
 fn make(
     dir: BorrowedFd<'_>,
     name: &Name,
     body: &Body,
     attr: &Attributes,
-) -> std::result::Result<(), Failed> {
+) -> std::result::Result<Option<OwnedFd>, Failed> {
     let name = name.as_c_str();
     match body {
         Body::Inline(content) => {
@@ -453,7 +461,7 @@ fn make(
             dress(&fd, attr, attr.mode)?;
             sys::futimens(&fd, &times(attr.atime, Some(attr.mtime)))
                 .map_err(|e| ("futimens", e))?;
-            sys::fsync(&fd).map_err(|e| ("fsync", e))
+            return Ok(Some(fd));
         }
         Body::Dir => {
             sys::mkdirat(dir, name, FileMode::RWXU).map_err(|e| ("mkdirat", e))?;
@@ -461,7 +469,7 @@ fn make(
             dress(&fd, attr, attr.mode | 0o700)?;
             // What exists may be moved into it, and has no other name then.
             sync_names(fd.as_fd()).map_err(|e| ("fsync", e))?;
-            sync_names(dir).map_err(|e| ("fsync", e))
+            sync_names(dir).map_err(|e| ("fsync", e))?;
         }
         Body::Symlink(target) => {
             let target =
@@ -474,10 +482,11 @@ fn make(
                 Err(e) => return Err(("fchownat", e)),
             }
             sys::utimensat(dir, name, &times(attr.atime, Some(attr.mtime)))
-                .map_err(|e| ("utimensat", e))
+                .map_err(|e| ("utimensat", e))?;
         }
-        Body::Staged | Body::Link(_) => Ok(()),
+        Body::Staged | Body::Link(_) => {}
     }
+    Ok(None)
 }
 
 /// Owner, mode and extended attributes. Who recovers may have fewer rights than who committed: then what was

@@ -17,9 +17,6 @@ use std::ffi::CStr;
 const SECTOR: usize = 512;
 /// How much is compared or copied at once.
 const BUFFER: usize = 256 << 10;
-/// Up to this many files are synced one by one; more by one sync of the file system.
-const FEW: usize = 3;
-
 impl<'m> Work<'_, '_, 'm> {
     /// Writes the content of the staged file `after` over that of the object. Of a chain it is the
     /// last one. It is not durable, and the copies stay, until
@@ -62,11 +59,11 @@ impl<'m> Work<'_, '_, 'm> {
         write_over(&file, &new, new_meta.len(), meta.len(), path)?;
         let stamp = times(None, Some(Ident::of(&new_meta).mtime));
         sys::futimens(&file, &stamp).map_err(|e| fail("futimens", e, path))?;
-        if self.ctx.each || new_meta.id().dev != meta.id().dev {
-            // A sync of the file system of the private folders proves nothing, or does not reach it.
+        if new_meta.id().dev == meta.id().dev {
+            self.sync_later(file, path)?;
+        } else {
+            // A sync of the file system of the private folders does not reach it.
             sys::fsync(&file).map_err(|e| fail("fsync", e, path))?;
-        } else if self.unsynced.len() <= FEW {
-            self.unsynced.push(file);
         }
         self.written.push((object, chain.to_vec()));
         Ok(Changed::Done)
@@ -76,19 +73,7 @@ impl<'m> Work<'_, '_, 'm> {
     /// finish it after a crash. A failed sync leaves all of them, so that everything is written
     /// again.
     pub(super) fn settle_content(&mut self) -> Result<()> {
-        let Some((first, _)) = self.written.first() else {
-            return Ok(());
-        };
-        let path = self.path_of(*first);
-        if self.unsynced.len() > FEW {
-            let one = &self.unsynced[0];
-            (self.ctx.syncfs(one)).map_err(|e| fail("syncfs", e, path))?;
-        } else {
-            for file in &self.unsynced {
-                sys::fsync(file).map_err(|e| fail("fsync", e, path))?;
-            }
-        }
-        self.unsynced.clear();
+        self.sync_unsynced()?;
         for (object, chain) in std::mem::take(&mut self.written) {
             let path = self.path_of(object);
             match chain.split_last() {

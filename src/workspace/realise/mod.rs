@@ -20,6 +20,7 @@ mod place;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unsynced;
 
 use super::ctx::Ctx;
 use super::identity::Ident;

@@ -6,9 +6,10 @@ use super::super::mapping::{
     Before, Body, Change, Mapping, Object, ObjectIx, PlaceIx, Slot, SlotIx,
 };
 use super::super::place::Held;
+use super::unsynced::Unsynced;
 use super::{Mode, Outcome};
 use crate::Name;
-use crate::sys::{AsFd, BorrowedFd, OwnedFd};
+use crate::sys::{AsFd, BorrowedFd};
 use std::ffi::CStr;
 
 /// What stands at a name.
@@ -107,6 +108,10 @@ pub(super) struct Work<'c, 'a, 'm> {
     /// What is to go and was written over by an earlier recovery, which could not give it its time:
     /// as it is now.
     pub(super) half_written: Vec<(ObjectIx, Ident)>,
+    /// In recovery: slots that had something else than what they are to have.
+    pub(super) strange: Vec<SlotIx>,
+    /// What was there before and stays.
+    survivors: Vec<ObjectIx>,
     /// Objects that were made anew.
     pub(super) remade: Vec<bool>,
     /// Names that something that must survive has left or reached without a sync.
@@ -115,8 +120,7 @@ pub(super) struct Work<'c, 'a, 'm> {
     pub(super) kept: bool,
     /// What was written in place, with the changes whose copies can go when it is durable.
     pub(super) written: Vec<(ObjectIx, Vec<&'m Change>)>,
-    /// Files of those that are not synced: as many as are synced one by one, and one more.
-    pub(super) unsynced: Vec<OwnedFd>,
+    pub(super) unsynced: Unsynced<'m>,
     pub(super) out: Outcome,
 }
 
@@ -128,6 +132,10 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
                 target[object].get_or_insert(at);
             }
         }
+        let is_new = |at: ObjectIx| matches!(mapping.objects[at], Object::New { .. });
+        let survivors = (0..target.len())
+            .filter(|at| target[*at].is_some() && !is_new(*at))
+            .collect();
         let ids: Vec<Ident> = mapping.objects.iter().map(ident_of).collect();
         let first = mode == Mode::First;
         let before = |slot: &Slot| match slot.before {
@@ -150,11 +158,13 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             progress: vec![Progress::Open; mapping.slots.len()],
             torn: Vec::new(),
             half_written: Vec::new(),
+            strange: Vec::new(),
+            survivors,
             remade: vec![false; mapping.objects.len()],
             dirty: Vec::new(),
             kept: false,
             written: Vec::new(),
-            unsynced: Vec::new(),
+            unsynced: Unsynced::default(),
             out: Outcome::default(),
             ids,
             ctx,
@@ -256,9 +266,7 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
 
     /// Whether an object that was there before stays, at its name or at another.
     pub(super) fn survives(&self, found: &Ident) -> bool {
-        self.mapping.objects.iter().enumerate().any(|(at, object)| {
-            !matches!(object, Object::New { .. }) && self.target[at].is_some() && self.is(at, found)
-        })
+        self.survivors.iter().any(|at| self.is(*at, found))
     }
 
     /// The name of another link to the same file that is to stay.

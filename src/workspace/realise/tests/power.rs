@@ -6,6 +6,8 @@ use crate::sys::hook::{self, Action, Plan};
 use crate::workspace::child::some;
 use crate::workspace::mapping::{Body, Object};
 use crate::workspace::realise::Mode;
+use crate::workspace::stage::stage;
+use crate::workspace::testbed::World;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -155,6 +157,37 @@ fn a_recovery_that_mends_in_two_steps_is_finished_by_another() {
                 }
             }
         });
+    }
+}
+
+/// However many files recovery makes anew, they are durable before any of them gets its name, and that
+/// costs one sync if they are more than a few.
+#[test]
+fn many_files_are_made_anew_at_the_price_of_one_sync() {
+    for (files, syncs) in [(3, vec!["fsync"; 3]), (40, vec!["syncfs"])] {
+        let world = World::new();
+        let mut draft = world.draft();
+        for n in 0..files {
+            draft.create(&format!("n{n}"), b"new");
+        }
+        let draft = draft.draft;
+        let mapping = world.with(|ctx| stage(ctx, draft).unwrap().committed());
+        let ready = Ready { world, mapping };
+        tear(&ready, Tear::Empty);
+        let (done, calls) = hook::scope(None, || ready.run(Mode::Again));
+        assert_eq!(done.unwrap().conflicts, []);
+        let is_sync = |call: &&&str| ["fsync", "fdatasync", "syncfs"].contains(*call);
+        let renamed = calls.iter().position(|call| call.starts_with("renameat2"));
+        let before: Vec<_> = calls[..renamed.unwrap()].iter().filter(is_sync).collect();
+        assert_eq!(before, syncs.iter().collect::<Vec<_>>());
+        assert_eq!(
+            calls.iter().filter(is_sync).count(),
+            syncs.len(),
+            "{calls:?}"
+        );
+        for n in 0..files {
+            assert_eq!(ready.world.read(&format!("n{n}")), b"new");
+        }
     }
 }
 
