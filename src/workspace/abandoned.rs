@@ -378,3 +378,27 @@ pub(super) fn forget(state: &Dir, number: u64) -> Result<()> {
         Err(e) => Err(Error::new("forget what was given up", "unlinkat", e).with_path(shown())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_flipped_bit_is_believed() {
+        let decision = Abandonment {
+            number: 7,
+            how: Abandon::Drop,
+            unread: false,
+            slots: [0, 3].into(),
+            changes: [1].into(),
+        };
+        let bytes = decision.encode();
+        assert_eq!(Abandonment::decode(&bytes).unwrap(), decision);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let error = Abandonment::decode(&flipped).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{bit}");
+        }
+    }
+}

@@ -536,3 +536,6 @@ impl Workspace {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -388,13 +388,17 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 
-    /// A flipped bit is refused, or gives a record that is written as it was read: nothing is guessed.
+    /// A flipped bit is refused, or gives a record that is written as it was read: nothing is guessed. In a
+    /// file it is always refused.
     #[test]
     fn no_flipped_bit_does_harm() {
         let bytes = full().encode();
+        let file = InFile::of(77, name("f"), &bytes);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
+            let error = file.check(&flipped).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{bit}");
             match Commit::decode(&flipped) {
                 Ok(commit) => assert_eq!(commit.encode(), flipped, "{bit}"),
                 Err(e) => assert!(

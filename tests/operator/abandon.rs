@@ -3,7 +3,8 @@
 
 use crate::common::skipped;
 use crate::support::{
-    BOUND, NOBODY, dir, long, mixed, open, prepare, recover, root, run_as, snapshot, step, texts,
+    BOUND, NOBODY, dir, identity, long, mixed, open, prepare, recover, root, run_as, snapshot,
+    step, synced, texts,
 };
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -156,7 +157,12 @@ fn a_directory_that_was_closed() {
                 times += 1;
                 is_blocked(top, &context);
                 let said = explain(&root(top), number).unwrap();
-                let done = abandon(&root(top), number, how).unwrap();
+                let (done, durable) = synced(|| abandon(&root(top), number, how).unwrap());
+                // The decision, and what is kept.
+                let state = top.join(".steadfast");
+                assert!(durable.contains(&identity(&state)), "{context}");
+                let kept = durable.contains(&identity(&state.join("kept")));
+                assert!(kept || how == Abandon::Drop, "{context}");
                 let text = done.to_string();
                 assert!(
                     done.given_up.iter().any(|s| s.path == Path::new("sub/f")),

@@ -1,7 +1,8 @@
 //! Removal of what nobody needs: no more than that, also when it is killed.
 
 use crate::support::{
-    BOUND, dir, mixed, open, prepare, recover, root, run, segments, snapshot, step, texts,
+    BOUND, dir, identity, mixed, open, prepare, recover, root, run, segments, snapshot, step,
+    synced, texts,
 };
 use std::fs;
 use std::path::Path;
@@ -69,8 +70,9 @@ fn only_what_was_asked_for() {
     assert_eq!(logs(tmp.path()), 5, "{done}");
     let young = PruneOptions::new().keys_older_than(Duration::from_secs(3600));
     assert_eq!(prune(&at, &young).unwrap().keys, 0);
-    let done = prune(&at, &everything).unwrap();
+    let (done, durable) = synced(|| prune(&at, &everything).unwrap());
     assert_eq!(done.keys, 2, "{done}");
+    assert!(durable.contains(&identity(&tmp.path().join(".steadfast/keys"))));
     assert_eq!(done.set_aside, would.set_aside, "{done}");
     assert_eq!((keys(tmp.path()), logs(tmp.path())), (0, 1));
     assert!(tmp.path().join(".steadfast/kept/somebody's").exists());

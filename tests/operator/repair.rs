@@ -1,8 +1,8 @@
 //! Repair of everything but the bytes of logs, by itself and killed at every call.
 
 use crate::support::{
-    BOUND, content, dir, long, mixed, open, prepare, rebooted, recover, root, run, segments,
-    snapshot, step, texts,
+    BOUND, content, dir, identity, long, mixed, open, prepare, rebooted, recover, root, run,
+    segments, snapshot, step, synced, texts,
 };
 use std::fs;
 use std::path::Path;
@@ -74,7 +74,8 @@ fn a_lost_ledger() {
             }
         }
         is_corrupt(tmp.path());
-        let done = repair(&root(tmp.path())).unwrap();
+        let (done, durable) = synced(|| repair(&root(tmp.path())).unwrap());
+        assert!(durable.contains(&identity(&tmp.path().join(".steadfast"))));
         let ledger = done.ledger.unwrap();
         assert!(ledger.last >= 1 && ledger.horizon == 0, "{harm}: {done}");
         assert_eq!(done.set_aside.is_empty(), harm == "lost", "{harm}: {done}");
@@ -217,9 +218,11 @@ fn a_damaged_conflict() {
         .and_then(|w| w.conflicts())
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    let done = repair(&root(tmp.path())).unwrap();
+    let (done, durable) = synced(|| repair(&root(tmp.path())).unwrap());
     assert_eq!(done.notes.len(), 1, "{done}");
     assert_eq!(done.set_aside.len(), 2, "{done}");
+    assert!(durable.contains(&identity(&conflicts)));
+    assert!(durable.contains(&identity(&tmp.path().join(".steadfast/kept"))));
     let kept = done
         .set_aside
         .iter()

@@ -2,12 +2,14 @@
 
 use crate::common::spawn;
 pub(crate) use crate::common::{long, memory_dir as dir, step};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 use steadfast::sys::hook::{self, ENV, Machine};
 use steadfast::workspace::{Abandon, PruneOptions, Workspace, WorkspaceOptions};
@@ -35,6 +37,27 @@ pub(crate) fn recover(dir: &Path) -> steadfast::workspace::Recovery {
     let out = workspace.recovered().clone();
     workspace.close().unwrap();
     out
+}
+
+/// What `f` gives, and the device and inode of each thing that it made durable by itself.
+pub(crate) fn synced<R>(f: impl FnOnce() -> R) -> (R, BTreeSet<(u64, u64)>) {
+    let synced = Rc::new(RefCell::new(BTreeSet::new()));
+    let observer = {
+        let synced = Rc::clone(&synced);
+        move |call: &'static str, what: Option<(u64, u64)>| {
+            if call == "fsync" {
+                synced.borrow_mut().extend(what);
+            }
+        }
+    };
+    let done = hook::observe(observer, f);
+    (done, synced.take())
+}
+
+/// As [`synced`] tells it.
+pub(crate) fn identity(path: &Path) -> (u64, u64) {
+    let meta = fs::metadata(path).unwrap();
+    (meta.dev(), meta.ino())
 }
 
 /// Runs `f` after a reboot.

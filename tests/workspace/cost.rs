@@ -67,6 +67,19 @@ fn writing_in_place_costs_few_syncs() {
     workspace.close().unwrap();
 }
 
+/// A record that is too long for the log is durable, with its name, before the log says where it is.
+#[test]
+fn a_long_record_costs_two_syncs_more() {
+    let dir = crate::dir();
+    let root = Root::open(dir.path()).unwrap();
+    let options = WorkspaceOptions::new().log(8 << 10, 64);
+    let workspace = options.open(&root).unwrap();
+    let made = syncs(&workspace, 60, 300);
+    let (file, more) = made.split_at(2);
+    assert_eq!(file, ["fsync", "fsync"], "{made:?}");
+    assert_eq!(more, ["fdatasync"], "{made:?}");
+}
+
 fn size(dir: &Path) -> u64 {
     let mut out = 0;
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {

@@ -364,13 +364,34 @@ fn an_empty_folder_that_was_lost_is_made_again_and_logs_are_missed() {
     for name in ["staged", "kept", "retired", "keys", "conflicts"] {
         std::fs::remove_dir(folder.join(name)).unwrap();
     }
-    State::open(&root(&tmp), false).unwrap();
+    let (_, durable) = synced(|| State::open(&root(&tmp), false).unwrap());
+    assert!(durable.contains(&identity(&folder)));
     assert_whole(tmp.path());
     std::fs::remove_dir(folder.join("logs")).unwrap();
     refused(&tmp, ErrorKind::Corrupt);
     std::fs::create_dir(folder.join("logs")).unwrap();
     std::fs::remove_file(folder.join("ledger")).unwrap();
     refused(&tmp, ErrorKind::Corrupt);
+}
+
+/// What `f` gives, and the device and inode of each thing that it made durable by itself.
+fn synced<R>(f: impl FnOnce() -> R) -> (R, BTreeSet<(u64, u64)>) {
+    let synced = Rc::new(RefCell::new(BTreeSet::new()));
+    let observer = {
+        let synced = Rc::clone(&synced);
+        move |call: &'static str, what: Option<(u64, u64)>| {
+            if call == "fsync" {
+                synced.borrow_mut().extend(what);
+            }
+        }
+    };
+    let done = hook::observe(observer, f);
+    (done, synced.take())
+}
+
+fn identity(path: &Path) -> (u64, u64) {
+    let meta = std::fs::metadata(path).unwrap();
+    (meta.dev(), meta.ino())
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -394,7 +415,8 @@ fn a_copy_gets_an_id_of_its_own_and_a_moved_root_is_none() {
     let (mut copy, mut second) = (open(), open());
     assert!(copy.is_copy());
     assert_eq!(copy.id, made.id);
-    copy.adopt().unwrap();
+    let ((), durable) = synced(|| copy.adopt().unwrap());
+    assert!(durable.contains(&identity(&a.join(".steadfast"))));
     assert!(!copy.is_copy());
     assert_ne!(copy.id, made.id);
     // Somebody else who was about to do the same finds it done.
