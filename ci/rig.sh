@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Power cuts block by block, on ext4, xfs and btrfs: docs/crash-testing.md tells how.
+# Power cuts block by block, on ext4 (two ways to mount it), xfs and btrfs: docs/crash-testing.md tells how.
 #
 #   ci/rig.sh [run OPTION...]                               everything, or what the options leave of it
 #   ci/rig.sh again IMAGE FS SUBJECT ACKNOWLEDGED BEGUN     one disk again that was kept of a failure

@@ -101,7 +101,11 @@ pub(crate) const KINDS: [Kind; 7] = [
         short: false,
         ..BTRFS
     },
-    ext4("ext4-noauto", EXT4, "noauto_da_alloc"),
+    Kind {
+        // A rename does not hide here that a sync is missing.
+        short: true,
+        ..ext4("ext4-noauto", EXT4, "noauto_da_alloc")
+    },
     ext4("ext4-writeback", EXT4, "data=writeback"),
     Kind {
         fragile: true,
