@@ -112,7 +112,7 @@ impl<'a> Options<'a> {
             rounds: 3,
             states: 36,
             seconds: None,
-            workers: 2,
+            workers: 3,
             skip: "",
             starter: "",
         };
