@@ -36,12 +36,16 @@ impl Work<'_, '_, '_> {
         // Links come last: what they are names of must be there.
         for links in [false, true] {
             for object in 0..self.ids.len() {
-                if let Object::New { body, .. } = &self.mapping.objects[object]
-                    && let Some(slot) = self.target[object]
-                    && self.is_link(object) == links
-                    && *body != Body::Staged
-                {
-                    self.mend_one(object, slot)?;
+                let Object::New { body, .. } = &self.mapping.objects[object] else {
+                    continue;
+                };
+                if self.is_link(object) != links || *body == Body::Staged {
+                    continue;
+                }
+                match self.target[object] {
+                    Some(slot) => self.mend_one(object, slot)?,
+                    // Something may be changed by it all the same.
+                    None => self.follow_target(object, None)?,
                 }
             }
         }
@@ -50,7 +54,7 @@ impl Work<'_, '_, '_> {
     }
 
     fn mend_one(&mut self, object: ObjectIx, slot: SlotIx) -> Result<()> {
-        self.follow_target(object, slot)?;
+        self.follow_target(object, Some(slot))?;
         if self.is_satisfied(slot) {
             if self.is_torn(object, Pos::Slot(slot))? {
                 self.torn.extend(self.slots[slot].thing());
@@ -61,23 +65,23 @@ impl Work<'_, '_, '_> {
         }
         self.clear_unfinished(object)?;
         if let Some(pos) = self.find_thoroughly(object)? {
+            let torn = self.at(pos).thing();
             if !self.is_torn(object, pos)? {
+                if matches!(pos, Pos::Slot(_)) && self.has_stand_in(object, slot)? {
+                    self.torn.extend(torn);
+                    return Ok(());
+                }
                 return self.dress_private(object, pos);
             }
-            let torn = self.at(pos).thing();
             // An earlier recovery has taken it from its name: it had replaced what was there before.
             let was_in_place = matches!(pos, Pos::Aside(aside)
                 if self.asides[aside].folder == Folder::Retired);
-            match pos {
-                // Nobody else has a private name.
-                Pos::Home(_) | Pos::Aside(_) => {
-                    if let Some((dir, name)) = self.name_at(pos) {
-                        sys::unlinkat(dir, name)
-                            .map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
-                    }
-                    self.set(pos, At::Empty);
-                }
-                Pos::Slot(_) => self.torn.extend(torn),
+            // It may stand at other names as well.
+            self.torn.extend(torn);
+            // Nobody else has a private name.
+            if let (false, Some((dir, name))) = (matches!(pos, Pos::Slot(_)), self.name_at(pos)) {
+                sys::unlinkat(dir, name).map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
+                self.set(pos, At::Empty);
             }
             // An earlier recovery may have put a whole one in its place, and not come to this.
             if self.adopt(object, slot)? {
@@ -167,7 +171,7 @@ impl Work<'_, '_, '_> {
     }
 
     /// A link to what was made anew is to be one of that.
-    fn follow_target(&mut self, object: ObjectIx, slot: SlotIx) -> Result<()> {
+    fn follow_target(&mut self, object: ObjectIx, slot: Option<SlotIx>) -> Result<()> {
         let Object::New {
             body: Body::Link(to),
             ..
@@ -183,7 +187,8 @@ impl Work<'_, '_, '_> {
             let found = work.at(pos).thing();
             found.filter(|found| work.is(object, found))
         };
-        self.torn.extend(holds_old(self, Pos::Slot(slot)));
+        self.torn
+            .extend(slot.and_then(|slot| holds_old(self, Pos::Slot(slot))));
         let home = Pos::Home(object);
         if holds_old(self, home).is_some()
             && let Some((dir, name)) = self.name_at(home)
@@ -245,49 +250,90 @@ impl Work<'_, '_, '_> {
         }
         for nth in 0..self.strange.len() {
             let other = self.strange[nth];
-            if other != slot && !self.is_satisfied(other) && self.adopt_at(object, other)? {
+            if other != slot
+                && !self.is_satisfied(other)
+                && !self.is_at_home(object, other)?
+                && self.adopt_at(object, other)?
+            {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
+    /// Whether an earlier recovery, which did not find a file whole, has put another in its place already.
+    fn has_stand_in(&mut self, object: ObjectIx, slot: SlotIx) -> Result<bool> {
+        let is_file = matches!(
+            &self.mapping.objects[object],
+            Object::New {
+                body: Body::Inline(_),
+                ..
+            }
+        );
+        // An empty one looks like any.
+        let found = self.slots[slot].thing().filter(|found| found.len > 0);
+        Ok(is_file && found.is_some() && self.adopt_at(object, slot)?)
+    }
+
+    /// Whether what stands at the slot may be what is to stand there, and not `object`: many files have the
+    /// same content.
+    fn is_at_home(&self, object: ObjectIx, slot: SlotIx) -> Result<bool> {
+        match self.mapping.slots[slot].after.map(|own| self.made_as(own)) {
+            Some(own) if own != object && !self.has_arrived(own) => {
+                Ok(self.likeness(own, slot)? == Some(Content::Whole))
+            }
+            _ => Ok(false),
+        }
+    }
+
     fn adopt_at(&mut self, object: ObjectIx, slot: SlotIx) -> Result<bool> {
+        let Some(found) = self.slots[slot].thing() else {
+            return Ok(false);
+        };
+        match self.likeness(object, slot)? {
+            Some(Content::Whole) => {
+                self.ids[object] = found;
+                return Ok(true);
+            }
+            Some(Content::Torn) if self.target[object] == Some(slot) => self.torn.push(found),
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// How far what stands at the slot looks like a new object that an earlier recovery has made; `None`: not
+    /// at all.
+    fn likeness(&self, object: ObjectIx, slot: SlotIx) -> Result<Option<Content>> {
         let here = Pos::Slot(slot);
         let (At::Thing(found), Object::New { body, attr, .. }) =
             (self.at(here), &self.mapping.objects[object])
         else {
-            return Ok(false);
+            return Ok(None);
         };
         if self.is_ours(&found) {
-            return Ok(false);
+            return Ok(None);
         }
-        let is_target = self.target[object] == Some(slot);
         let ours = match (body, found.kind) {
             (Body::Inline(content), Kind::File) => {
                 let same = found.len == content.len() as u64
                     && (found.mtime == attr.mtime || self.was_set(object, found.mtime));
-                let whole = same
-                    && match self.compare(here, content)? {
-                        Content::Whole => true,
-                        Content::Torn => {
-                            if is_target {
-                                self.torn.push(found);
-                            }
-                            false
-                        }
-                        Content::Other => false,
-                    };
-                whole || self.is_written_over(object, here)?
+                let like = match same {
+                    true => self.compare(here, content)?,
+                    false => Content::Other,
+                };
+                if like != Content::Whole && self.is_written_over(object, here)? {
+                    Content::Whole
+                } else {
+                    like
+                }
             }
-            (Body::Symlink(target), Kind::Symlink) => self.has_text(here, target)?,
-            (Body::Dir, Kind::Dir) => self.has_rights(here, attr)?,
-            _ => false,
+            (Body::Symlink(target), Kind::Symlink) if self.has_text(here, target)? => {
+                Content::Whole
+            }
+            (Body::Dir, Kind::Dir) if self.has_rights(here, attr)? => Content::Whole,
+            _ => Content::Other,
         };
-        if ours {
-            self.ids[object] = found;
-        }
-        Ok(ours)
+        Ok(Some(ours))
     }
 
     fn is_torn(&self, object: ObjectIx, pos: Pos) -> Result<bool> {

@@ -1,6 +1,7 @@
 //! Tests of realising: it is stopped and hindered at every call, and finished by another run.
 
 mod in_place;
+mod mixed_up;
 mod outsiders;
 mod power;
 mod scenes;
