@@ -129,8 +129,10 @@ fn logs_that_have_replaced_one_another() {
     let one = (file(1), segment(ID, 1, OTHER));
     let other = (file(2), segment(OTHER, 2, ID));
     refused(&Image::from([one, other]), 2, DamageKind::Foreign, &[]);
-    let itself = (file(1), segment(ID, 1, ID));
-    refused(&Image::from([itself]), 1, DamageKind::Header, &[]);
+    for (id, replaced) in [(ID, ID), (NONE, OTHER)] {
+        let odd = (file(1), segment(id, 1, replaced));
+        refused(&Image::from([odd]), 1, DamageKind::Header, &[]);
+    }
 }
 
 /// There is no number for the next one.
@@ -187,6 +189,13 @@ fn numbers_that_are_used_up() {
         assert_eq!(numbers(&found.records), want);
         let more = Record::new(KIND, b"more");
         let error = log.append(&[more; 64]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+        while log.append(&[more]).is_ok() {}
+        if !want.is_empty() {
+            let error = log.release(log.last()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+        }
+        let error = log.close().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
     }
 }

@@ -11,7 +11,8 @@ use steadfast::publish::{
     Batch, BatchStrategy, FileOptions, FolderOptions, Staging, SweepOptions, Target, Version, swap,
     sweep,
 };
-use steadfast::sys::{self, Errno, OwnedFd, SyncRange, hook};
+use steadfast::sys::hook::{self, Action, Plan};
+use steadfast::sys::{self, Errno, Mode, OFlags, OwnedFd, SyncRange};
 use steadfast::workspace::Workspace;
 use steadfast::{Dir, Durability, ErrorKind, Result, Root};
 
@@ -79,6 +80,19 @@ fn operations(top: &Path) -> Vec<(&'static str, Operation)> {
                 let mut batch = Batch::new(&root)?.strategy(BatchStrategy::WholeFileSystem);
                 batch.write("b", "new", &FileOptions::new())?;
                 batch.commit().map(drop)
+            })
+        }),
+        ("names that may not be read", {
+            let held = File::open(top).unwrap();
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let dir = Dir::from(sys::openat(&held, c"d", flags, Mode::empty()).unwrap());
+            // Its second call is to open it for reading.
+            let action = Action::Fail(Errno::ACCESS);
+            let plan = Some(Plan { at: 2, action });
+            Box::new(move || {
+                hook::deny(&[("openat(O_TMPFILE)", Errno::OPNOTSUPP)], || {
+                    hook::scope(plan, || dir.sync()).0
+                })
             })
         }),
         ("sweep", {
@@ -261,7 +275,18 @@ fn flags_and_syncs_are_asked_for() {
         ("folder", "fsync fsync fsync"),
         ("swap", "fsync fsync"),
         ("batch", "syncfs fsync"),
+        // Of a descriptor that stands for a place, and then of a file in it.
+        ("names that may not be read", "fsync syncfs"),
         ("sweep", "fsync"),
+        // The folder with its format, twice as it is new, and a log; what is staged, two contents
+        // among it, and the names; the record; what is written over. Then what was found is made
+        // good.
+        (
+            "workspace",
+            "fsync fsync fsync fsync fsync fsync fsync fsync fsync \
+             fsync fsync fsync fsync fsync fdatasync fsync \
+             fdatasync fsync syncfs fdatasync fdatasync",
+        ),
         // A segment and its name; a record; what was found, again, and the name; the end.
         ("log", "fsync fsync fdatasync fdatasync fsync fdatasync"),
     ] {

@@ -30,6 +30,17 @@ fn reboot() -> Option<hook::Machine> {
     }))
 }
 
+/// A sync that has failed is not made again, by whoever comes next, until the file system is mounted anew.
+#[test]
+fn after_a_failed_sync_nobody_settles() {
+    let (_tmp, _root, workspace) = committed();
+    let settle = || workspace.settle().unwrap_err().kind();
+    let failed = hook::deny(&[("syncfs", Errno::IO)], settle);
+    let (again, calls) = hook::scope(None, settle);
+    assert_eq!([failed, again], [ErrorKind::Poisoned; 2]);
+    assert!(!calls.contains(&"syncfs"));
+}
+
 #[test]
 fn nobody_begins_while_somebody_recovers() {
     let tmp = tempfile::tempdir().unwrap();

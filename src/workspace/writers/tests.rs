@@ -284,16 +284,41 @@ fn a_log_that_is_known_to_be_closed_is_not_looked_through() {
         append(&writer, b"y");
     }
     drop(writer);
-    let after = std::fs::read(&path).unwrap();
-    let first = (0..before.len()).find(|at| before[*at] != after[*at]);
-    let block = first.unwrap() / 512 * 512;
-    let file = std::fs::File::options().write(true).open(&path).unwrap();
-    file.write_all_at(&[0; 512], block as u64).unwrap();
+    lose_first_block(&path, &before);
     let [dead] = &open_dead(&state).unwrap()[..] else {
         panic!("one log");
     };
     let error = dead.log.as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+/// What was written first since the file was as `before` never came to the disk.
+fn lose_first_block(path: &Path, before: &[u8]) {
+    let after = std::fs::read(path).unwrap();
+    let first = (0..before.len()).find(|at| before[*at] != after[*at]);
+    let block = first.unwrap() / 512 * 512;
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&[0; 512], block as u64).unwrap();
+}
+
+/// It is known to be closed by its last frame, and by no earlier one: what came after that is missed.
+#[test]
+fn a_log_that_seems_to_be_closed_earlier_than_is_known_is_looked_through() {
+    let (tmp, state) = workspace();
+    let own = || open_own(&state, WriterOptions::default()).unwrap().0;
+    let path = log_path(tmp.path(), 1).join("0000000000000001.seg");
+    let run = || {
+        let writer = own();
+        assert_eq!(writer.index, 1);
+        let number = append(&writer, b"x");
+        writer.log.release(number).unwrap();
+        close(&state, writer.index, writer.log).unwrap();
+        std::fs::read(&path).unwrap()
+    };
+    let before = run();
+    run();
+    lose_first_block(&path, &before);
+    assert_eq!(own().index, 2);
 }
 
 #[test]
