@@ -7,6 +7,7 @@ use crate::sys::hook::{self, Action, Plan};
 use crate::workspace::child::some;
 use crate::workspace::compose::compose;
 use crate::workspace::draft::{AttrRequest, DraftSet, NewContent, Source};
+use crate::workspace::mapping::Object;
 use crate::workspace::realise::{Mode, realise};
 use crate::workspace::stage::stage;
 use crate::workspace::testbed::Builder;
@@ -311,7 +312,7 @@ fn what_is_written_over_and_then_goes_is_known_by_its_content() {
         },
         check: |_| {},
     };
-    let both = |end: &End| {
+    let both = |end: &End, done: bool| {
         let mut ready = Ready::of(&scene);
         let copies = copies(&ready);
         ready.run(Mode::First).unwrap();
@@ -320,20 +321,32 @@ fn what_is_written_over_and_then_goes_is_known_by_its_content() {
         (end.1)(&mut draft);
         let draft = draft.draft;
         let next = (ready.world).with(|ctx| stage(ctx, draft).unwrap().committed());
+        let new = next.objects.iter().find_map(|object| match object {
+            Object::New { staged, .. } => Some(staged.clone()),
+            _ => None,
+        });
+        if let (true, Some(new)) = (done, new) {
+            // It has replaced the file, whose removal was lost.
+            let (old, private) = (ready.world.path("n"), ready.world.path(".steadfast/staged"));
+            fs::hard_link(old, ready.world.path(".steadfast/old")).unwrap();
+            (ready.world).with(|ctx| realise(ctx, &next, Mode::First).unwrap());
+            fs::rename(ready.world.path(".steadfast/old"), private.join(new)).unwrap();
+        }
         compose(&mut ready.mapping, next);
         ready
     };
     let mut half_written = 0;
-    for end in &ends {
+    let cases = (ends.iter().map(|end| (end, false))).chain([(&ends[0], true)]);
+    for (end, done) in cases {
         let want = {
-            let ready = both(end);
+            let ready = both(end, done);
             assert_eq!(ready.run(Mode::Again).unwrap().conflicts, []);
             ready.world.shot()
         };
         for denied in stops::denials() {
             for at in 1.. {
-                let what = format!("{} {denied:?} stopped after {at}", end.0);
-                let ready = both(end);
+                let what = format!("{} {done} {denied:?} stopped after {at}", end.0);
+                let ready = both(end, done);
                 let plan = Some(Plan {
                     at,
                     action: Action::FailAfter(Errno::IO),
@@ -354,12 +367,59 @@ fn what_is_written_over_and_then_goes_is_known_by_its_content() {
     assert_ne!(half_written, 0);
     // The same with a byte that neither content has is somebody's work.
     for end in &ends[..3] {
-        let ready = both(end);
+        let ready = both(end, false);
         let mut text = [9; 1700];
         text[600] = 7;
         fs::write(ready.world.path("n"), text).unwrap();
         let outcome = ready.run(Mode::Again).unwrap();
         assert_ne!(outcome.conflicts, [], "{}", end.0);
         assert_eq!(ready.world.read("n"), text, "{}", end.0);
+    }
+}
+
+/// A file that is half written over is known by whole sectors of old and new content and by its
+/// length. What differs from that by one byte, by half a sector or by its length is somebody's work,
+/// and stays.
+#[test]
+fn what_is_no_mixture_of_old_and_new_stays() {
+    let scene = Scene {
+        name: "no mixture",
+        prepare: |w| w.write("n", &[1; 1300]),
+        draft: |b| {
+            let (n, _) = b.old("n");
+            let text = Source::Bytes([9; 1700].into());
+            b.change(n, DraftSet::Content(text));
+        },
+        check: |_| {},
+    };
+    let bytes = |parts: &[(u8, usize)]| -> Vec<u8> {
+        let part = |(byte, len): &(u8, usize)| vec![*byte; *len];
+        parts.iter().flat_map(part).collect()
+    };
+    let cases = [
+        ("nothing written", bytes(&[(1, 1300)]), true),
+        ("one sector", bytes(&[(9, 512), (1, 788)]), true),
+        ("the last one only", bytes(&[(1, 1024), (9, 512)]), true),
+        (
+            "grown, with zeros",
+            bytes(&[(9, 1024), (1, 276), (0, 400)]),
+            true,
+        ),
+        ("all", bytes(&[(9, 1700)]), true),
+        ("half a sector", bytes(&[(9, 256), (1, 1044)]), false),
+        ("a byte", bytes(&[(9, 1024), (7, 1), (9, 675)]), false),
+        ("beyond the old end", bytes(&[(1, 1400)]), false),
+        ("shorter than both", bytes(&[(1, 1024)]), false),
+        ("shorter, and new", bytes(&[(9, 1024)]), false),
+        ("longer than both", bytes(&[(9, 1700), (0, 300)]), false),
+        ("empty", Vec::new(), false),
+    ];
+    for (what, text, is_ours) in cases {
+        let ready = Ready::of(&scene);
+        fs::write(ready.world.path("n"), &text).unwrap();
+        let outcome = ready.run(Mode::Again).unwrap();
+        assert_eq!(outcome.conflicts.is_empty(), is_ours, "{what}");
+        let want = if is_ours { vec![9; 1700] } else { text };
+        assert_eq!(ready.world.read("n"), want, "{what}");
     }
 }

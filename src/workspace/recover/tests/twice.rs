@@ -242,8 +242,11 @@ fn two(acts: [Act; 2], by: &str, lost: Lost) -> Option<Vec<String>> {
         Lost::Later => was[1].put(&at("lost/f")),
         Lost::Content | Lost::ContentAndNames => {
             let file = File::options().write(true).open(at("lost/f")).unwrap();
-            let time = file.metadata().unwrap().modified().unwrap();
+            let meta = file.metadata().unwrap();
             file.set_len(0).unwrap();
+            // A power cut does not clear set-user-id, as the kernel does here for others than root.
+            file.set_permissions(meta.permissions()).unwrap();
+            let time = meta.modified().unwrap();
             file.set_times(FileTimes::new().set_modified(time)).unwrap();
         }
         Lost::Mode => {
