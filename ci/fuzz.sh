@@ -15,17 +15,17 @@ if [ $# = 0 ]; then targets=(recovery operations log resolve manifest); fi
 # At random, for so long; empty: the same as always.
 at_random=${FUZZ_SECONDS:-}
 if [ -n "${STEADFAST_LONG:-}" ]; then at_random=${at_random:-600}; fi
-# What is the same in each run takes one or two minutes each. If a machine needs longer than this, that is told.
+# What is the same in each run takes two minutes each, or more. If a machine needs longer than this, that is told.
 most=900
 
 # How many inputs.
 count() { # TARGET
   case $1 in
-    resolve) echo 25000 ;;
-    manifest) echo 30000 ;;
-    log) echo 20000 ;;
-    recovery) echo 12000 ;;
-    operations) echo 10000 ;;
+    resolve) echo 400000 ;;
+    manifest) echo 600000 ;;
+    log) echo 40000 ;;
+    recovery) echo 20000 ;;
+    operations) echo 20000 ;;
   esac
 }
 
@@ -42,8 +42,7 @@ RUSTFLAGS=$flags cargo build --release --locked --manifest-path fuzz/Cargo.toml 
 memory=/dev/shm
 [ -d "$memory" ] && [ -w "$memory" ] || memory=${TMPDIR:-/tmp}
 scratch=$(mktemp -d "$memory/steadfast-fuzz-XXXXXX")
-inputs=$(mktemp -d target/fuzz/inputs-XXXXXX)
-trap 'rm -rf "$scratch" "$inputs"' EXIT
+trap 'rm -rf "$scratch"' EXIT
 
 limit=()
 
@@ -70,22 +69,32 @@ tell() { # TARGET
   done
 }
 
+# So many inputs are made, and there as files, at a time.
+some=10000
+
 # The same inputs each time, whatever the code is.
 fixed() { # TARGET
-  # Not in memory: there are many, and a file takes a page at least.
-  local target=$1 made=$inputs/$1 count answer=0
+  local target=$1 made=$scratch/inputs-$1 count first answer until
   count=$(count "$target")
-  mkdir "$made" || return 1
-  STEADFAST_FUZZ_TO=$made STEADFAST_FUZZ_FROM=fuzz/corpus/$target STEADFAST_FUZZ_COUNT=$count \
-    "target/fuzz/$host/release/$target" >>"$scratch/$target.out" 2>&1 || return 1
-  [ "$(find "$made" -type f | wc -l)" = "$count" ] || return 1
-  run "$target" -runs=0 "$made" || answer=$?
-  # Of timeout(1).
-  if [ "$answer" = 124 ]; then
-    printf '\n*** %s: NOT FINISHED in %s s, of %s inputs. It fails nothing.\n\n' "$target" "$most" "$count"
-    return
-  fi
-  return "$answer"
+  until=$((SECONDS + most))
+  for ((first = 0; first < count; first += some)); do
+    rm -rf "$made"
+    mkdir "$made" || return 1
+    STEADFAST_FUZZ_TO=$made STEADFAST_FUZZ_FROM=fuzz/corpus/$target STEADFAST_FUZZ_COUNT=$some \
+      STEADFAST_FUZZ_FIRST=$first "target/fuzz/$host/release/$target" >>"$scratch/$target.out" 2>&1 || return 1
+    [ "$(find "$made" -type f | wc -l)" = "$some" ] || return 1
+    answer=0
+    limit=(timeout --foreground $((until > SECONDS ? until - SECONDS : 1)))
+    run "$target" -runs=0 "$made" || answer=$?
+    # Of timeout(1).
+    if [ "$answer" = 124 ]; then
+      printf '\n*** %s: NOT FINISHED in %s s, %s of %s inputs. It fails nothing.\n\n' "$target" "$most" "$first" "$count"
+      break
+    fi
+    [ "$answer" = 0 ] || return "$answer"
+  done
+  rm -rf "$made"
+  limit=()
 }
 
 one() { # TARGET
@@ -96,15 +105,15 @@ one() { # TARGET
     return 1
   fi
   if [ -z "$at_random" ]; then
-    limit=(timeout --foreground "$most")
     fixed "$target" || { tell "$target" && return 1; }
   elif [ "$at_random" != 0 ] &&
     ! run "$target" -max_total_time="$at_random" "$scratch/$target/corpus" "fuzz/corpus/$target"; then
     tell "$target"
     return 1
   fi
-  # How it began, and what it came to.
-  grep -aE '^INFO: Seed|INITED|DONE|^stat::(number_of|average)' "$scratch/$target.out" | sed "s/^/$target: /"
+  # What the corpus came to, and the last inputs.
+  grep -aE 'DONE|^stat::(number_of|average)' "$scratch/$target.out" | sed -n '1,3p' | sed "s/^/$target: /"
+  grep -aE 'DONE' "$scratch/$target.out" | sed -n '2,$p' | tail -n 1 | sed "s/^/$target, the last of $(grep -ac DONE "$scratch/$target.out"): /"
 }
 
 failed=0 running=0

@@ -7,11 +7,12 @@
 use std::fs;
 use std::path::Path;
 
-/// Where they are to be written, from which corpus, and how many: with these variables set, a target does
-/// only that.
+/// Where they are to be written, from which corpus, and how many, from which number on: with these variables
+/// set, a target does only that.
 const TO: &str = "STEADFAST_FUZZ_TO";
 const FROM: &str = "STEADFAST_FUZZ_FROM";
 const COUNT: &str = "STEADFAST_FUZZ_COUNT";
+const FIRST: &str = "STEADFAST_FUZZ_FIRST";
 
 /// Longest input.
 const MOST: usize = 4096;
@@ -94,8 +95,13 @@ fn input(corpus: &[Vec<u8>], n: u64) -> Vec<u8> {
 /// Writes them and ends the process, if that is what it was started for.
 pub fn write_if_asked() {
     let variables = (std::env::var_os(TO), std::env::var_os(FROM));
-    let ((Some(to), Some(from)), Ok(count)) = (variables, std::env::var(COUNT)) else {
+    let numbers = (std::env::var(FIRST), std::env::var(COUNT));
+    let ((Some(to), Some(from)), (Ok(first), Ok(count))) = (variables, numbers) else {
         return;
+    };
+    let (first, count): (u64, u64) = match (first.parse(), count.parse()) {
+        (Ok(first), Ok(count)) => (first, count),
+        _ => panic!("{FIRST} and {COUNT} are numbers"),
     };
     let mut files: Vec<_> = fs::read_dir(from)
         .expect("a corpus")
@@ -107,7 +113,7 @@ pub fn write_if_asked() {
         .iter()
         .map(|file| fs::read(file).expect("a file of the corpus"))
         .collect();
-    for n in 0..count.parse().expect("a number") {
+    for n in first..first + count {
         let path = Path::new(&to).join(format!("{n:08}"));
         fs::write(path, input(&corpus, n)).expect("room for the inputs");
     }
