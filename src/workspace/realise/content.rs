@@ -101,7 +101,10 @@ impl<'m> Work<'_, '_, 'm> {
         for object in 0..self.ids.len() {
             let is_to_go = self.target[object].is_none()
                 && matches!(self.mapping.objects[object], Object::Existing { .. });
-            let chain: Vec<&Change> = (self.mapping.changes.iter().filter(|_| is_to_go))
+            if !is_to_go {
+                continue;
+            }
+            let chain: Vec<&Change> = (self.mapping.changes.iter())
                 .filter(|it| it.object == object && matches!(it.what, Set::Content { .. }))
                 .collect();
             if chain.is_empty() {
@@ -122,9 +125,8 @@ impl<'m> Work<'_, '_, 'm> {
                 continue;
             };
             let path = self.path(pos);
-            let file = match open_to_compare(dir, name, path)? {
-                Some(file) => file,
-                None => continue,
+            let Some(file) = open_to_compare(dir, name, path)? else {
+                continue;
             };
             if self.is_mixture(object, &file, &self.versions(&chain, path)?, path)? {
                 self.half_written.push((object, found));

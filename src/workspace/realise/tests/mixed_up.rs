@@ -1,7 +1,7 @@
 //! Small new files that are told from each other, and by all their names, when recovery makes them anew.
 
 use super::power::{Tear, tear};
-use super::written_over::{copies, put_back};
+use super::written_over::{copies, linked, put_back};
 use super::{Ready, Scene};
 use crate::workspace::compose::compose;
 use crate::workspace::draft::{AttrRequest, DraftSet, NewContent, Piece, Source};
@@ -83,29 +83,12 @@ fn of_two_files_with_one_content_each_is_its_own() {
     assert_eq!((bits(&ready, "n"), bits(&ready, "other")), (0o640, 0o600));
 }
 
-/// A new file with two names.
-fn linked() -> Ready {
-    let scene = Scene {
-        name: "linked",
-        prepare: |w| w.write("a", b"old a"),
-        draft: |b| {
-            b.create("n", b"first");
-            let (n, at) = (b.draft.objects.len() - 1, b.free("m"));
-            let link = b.make(NewContent::Link(n), AttrRequest::default(), None);
-            b.put(at, link);
-        },
-        check: |_| {},
-    };
-    let ready = Ready::of(&scene);
-    ready.run(Mode::First).unwrap();
-    ready
-}
-
 /// What was changed by a name that is gone by now is a change of the file, and also of what stands in for it.
 #[test]
 fn what_was_made_anew_is_changed_by_names_that_are_gone() {
     for how in [Tear::Empty, Tear::Zeros, Tear::Missing] {
-        let mut ready = linked();
+        let mut ready = Ready::of(&linked());
+        ready.run(Mode::First).unwrap();
         let closed = |b: &mut Builder<'_>| {
             let (m, _) = b.old("m");
             b.change(m, DraftSet::Attributes(mode(0o600)));
@@ -127,7 +110,8 @@ fn what_was_made_anew_is_changed_by_names_that_are_gone() {
 #[test]
 fn a_torn_file_gives_way_at_all_its_names() {
     for stands_in in [false, true] {
-        let mut ready = linked();
+        let mut ready = Ready::of(&linked());
+        ready.run(Mode::First).unwrap();
         let old = ready.world.path("old");
         fs::hard_link(ready.world.path("n"), &old).unwrap();
         then(&mut ready, |b| {

@@ -79,6 +79,21 @@ fn what_was_made_anew_and_then_written_over_is_known_again() {
     }
 }
 
+/// A small new file with two names.
+pub(super) fn linked() -> Scene {
+    Scene {
+        name: "made and linked",
+        prepare: |w| w.write("a", b"old a"),
+        draft: |b| {
+            b.create("n", b"first");
+            let (n, at) = (b.draft.objects.len() - 1, b.free("m"));
+            let link = b.make(NewContent::Link(n), AttrRequest::default(), None);
+            b.put(at, link);
+        },
+        check: |_| {},
+    }
+}
+
 /// A file, and transactions after the first that write over it in place, each by one of its names.
 /// Those that were carried out have their copies again: their removal was lost.
 fn written_over(scene: &Scene, texts: &[(&str, Vec<u8>)], done: bool) -> Ready {
@@ -205,17 +220,7 @@ fn what_is_written_over_again_and_again_is_known() {
         draft: |b| b.create("other", b"other"),
         check: |_| {},
     };
-    let made = Scene {
-        name: "made and written over",
-        prepare: |w| w.write("a", b"old a"),
-        draft: |b| {
-            b.create("n", b"first");
-            let (n, at) = (b.draft.objects.len() - 1, b.free("m"));
-            let link = b.make(NewContent::Link(n), AttrRequest::default(), None);
-            b.put(at, link);
-        },
-        check: |_| {},
-    };
+    let made = linked();
     let (long, short, middle) = (vec![9; 1700], vec![8; 600], vec![7; 1300]);
     let chains: [&[(&str, Vec<u8>)]; 5] = [
         &[("m", long.clone())],
