@@ -26,7 +26,8 @@ pub fn boottime() -> Result<Duration> {
     Ok(Duration::new(seconds, nanos))
 }
 
-/// The time of day since 1970, for people only: it may jump. A clock before that is nothing.
+/// The time of day since 1970, for people and for times of files: it may jump. A clock before that
+/// is nothing.
 #[must_use]
 pub(crate) fn realtime() -> Duration {
     #[cfg(feature = "_hook")]

@@ -4,7 +4,7 @@
 //! decided. Each conflict is a file in `conflicts/`, written durably before its transaction counts as done.
 
 use super::Workspace;
-use super::codec::Reader;
+use super::decode::Reader;
 use super::identity::{Ident, Kind};
 use super::mapping::{Before, Mapping, Object, Place, Set, Slot};
 use super::realise::{Outcome, Spot};
@@ -241,7 +241,7 @@ pub(super) fn record(state: &State, commit: &Commit, outcome: &Outcome) -> Resul
     let folder = Root::from(state.conflicts.try_clone()?);
     for found in &outcome.conflicts {
         let change = match found.at {
-            Spot::Change(ix) => commit.mapping.changes.get(ix).map(|c| c.what.clone()),
+            Spot::Change(ix) => (commit.mapping.changes.get(ix)).map(|c| c.what.without_contents()),
             Spot::Slot(_) => None,
         };
         let kept = match &found.kept {
@@ -501,7 +501,7 @@ impl Workspace {
                 (attr.mtime, attr.atime) = (Some(*after), *atime);
             }
             Set::Xattr { name, after, .. } => attr.xattrs.push((name.clone(), after.clone())),
-            Set::Content { .. } => {
+            Set::Content { .. } | Set::Logged { .. } => {
                 return Err(Error::of_kind(RESOLVE, ErrorKind::Unsupported)
                     .with_path(conflict.path())
                     .with_detail("ours is content that was to be written in place")

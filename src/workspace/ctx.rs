@@ -1,7 +1,8 @@
 //! Where the work on a transaction goes on: the root, and the private folders beside its logs.
 
+use super::place;
 use super::state::State;
-use crate::sys::{self, AsFd};
+use crate::sys::{self, AsFd, Metadata};
 use crate::{Dir, Name, Result, Root};
 
 /// What staging and realising need of a workspace.
@@ -15,6 +16,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) state: Option<&'a State>,
     /// A sync of the whole file system proves nothing: everything is synced by itself.
     pub(crate) each: bool,
+    /// Short contents that are written in place travel in the record.
+    pub(crate) logs_contents: bool,
     /// Gives private names that nobody else is given.
     pub(crate) names: &'a mut dyn FnMut() -> Result<Name>,
 }
@@ -26,6 +29,11 @@ impl Ctx<'_> {
             Some(state) => state.syncfs(fd),
             None => sys::syncfs(fd),
         }
+    }
+
+    /// Whether a sync of the file system of the private folders reaches a file.
+    pub(crate) fn reaches(&self, meta: &Metadata) -> sys::Result<bool> {
+        Ok(place::facts(self.staged)?.id().dev == meta.id().dev)
     }
 
     /// A sync has failed: nothing is taken for durable in place until the next mount.

@@ -363,7 +363,13 @@ impl Work<'_, '_> {
                 continue;
             };
             let mut kept = None;
-            if let Set::Content { after, .. } = &change.what {
+            if let Set::Logged { name, after, .. } = &change.what {
+                let (staged, to) = (&self.state.staged, &self.state.kept);
+                place::keep_bytes(staged, to, name.as_c_str(), after)
+                    .map_err(|(call, e)| fail(call, e).with_path(name))?;
+                self.moved = true;
+                kept = Some(name.clone());
+            } else if let Set::Content { after, .. } = &change.what {
                 let at = |dir: &Dir| place::ident_at(dir, after.as_c_str());
                 if at(&self.state.staged)
                     .map_err(|e| fail("statx", e))?

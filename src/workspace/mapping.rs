@@ -160,6 +160,27 @@ pub(crate) enum Set {
         before: Name,
         after: Name,
     },
+    /// The same with contents that are not long: both are here, and `time` is the time of modification that
+    /// comes with the new one. `name` is free in `kept/`, should the new one have to be kept.
+    Logged {
+        name: Name,
+        before: Vec<u8>,
+        after: Vec<u8>,
+        time: Stamp,
+    },
+}
+
+impl Set {
+    /// The same for a note: contents that it holds are named only.
+    pub(crate) fn without_contents(&self) -> Self {
+        match self {
+            Self::Logged { name, .. } => Self::Content {
+                before: name.clone(),
+                after: name.clone(),
+            },
+            other => other.clone(),
+        }
+    }
 }
 
 /// A mode as chown(2) leaves it: without set-user-id, and without the set-group-id of a program.

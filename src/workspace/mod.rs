@@ -52,13 +52,14 @@ mod abandoned;
 mod attributes;
 #[cfg(test)]
 mod child;
-mod codec;
 mod commit;
 mod compose;
 mod conflict;
 mod core;
 mod ctx;
+mod decode;
 mod draft;
+mod encode;
 mod folders;
 mod format;
 mod give_up;

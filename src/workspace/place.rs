@@ -1,10 +1,11 @@
 //! Directories in which a transaction changes names, open.
 
 use super::identity::{Ident, Stamp};
+use crate::Dir;
 use crate::Root;
 use crate::sys::{
-    self, AsFd, AtFlags, BorrowedFd, Errno, Metadata, Mode, OFlags, OwnedFd, Timespec, Timestamps,
-    UTIME_OMIT,
+    self, AsFd, AtFlags, BorrowedFd, Errno, Metadata, Mode, OFlags, OwnedFd, RenameFlags, Timespec,
+    Timestamps, UTIME_OMIT,
 };
 use std::ffi::CStr;
 
@@ -98,6 +99,29 @@ pub(super) fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> sys::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bytes as a private file in `to`, durable: whole under its name there, or not at all. Made in `by`
+/// under the same name, where an earlier attempt may have left a part. An error comes with its call.
+pub(super) fn keep_bytes(
+    by: &Dir,
+    to: &Dir,
+    name: &CStr,
+    bytes: &[u8],
+) -> std::result::Result<(), (&'static str, Errno)> {
+    if ident_at(to, name).map_err(|e| ("statx", e))?.is_some() {
+        return Ok(());
+    }
+    match sys::unlinkat(by, name) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(("unlinkat", e)),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let file = sys::openat(by, name, flags, mode).map_err(|e| ("openat", e))?;
+    write_all(&file, bytes).map_err(|e| ("write", e))?;
+    sys::fsync(&file).map_err(|e| ("fsync", e))?;
+    sys::renameat2(by, name, to, name, RenameFlags::empty()).map_err(|e| ("renameat", e))
 }
 
 /// Reads from `at` until the buffer is full or the file ends; the number of bytes.

@@ -3,7 +3,8 @@
 //! The one that commits a transaction carries the whole mapping, or, if that is too long for the log, says in
 //! which file it is. Nothing is written when a transaction is done: the ledger and the horizon tell that.
 
-use super::codec::{Nonsense, Reader, Writer};
+use super::decode::{Nonsense, Reader};
+use super::encode::Writer;
 use super::identity::Stamp;
 use super::mapping::Mapping;
 use super::private;
@@ -338,6 +339,12 @@ mod tests {
             change(Set::Content {
                 before: name("b"),
                 after: name("c"),
+            }),
+            change(Set::Logged {
+                name: name("d"),
+                before: b"old".to_vec(),
+                after: vec![],
+                time: (-5, 6),
             }),
         ];
         Commit {

@@ -184,6 +184,8 @@ impl State {
             keys: &self.keys,
             state: Some(self),
             each: self.each,
+            // By itself a file could not be synced that may be neither read nor written.
+            logs_contents: !self.each,
             names,
         }
     }

@@ -25,6 +25,19 @@ pub(super) struct World {
     next: std::cell::Cell<u64>,
 }
 
+thread_local! {
+    static LOGS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Both ways to write in place: with copies, whatever the length, and with the contents in the record.
+pub(super) fn both_ways(run: fn()) {
+    for logs in [false, true] {
+        LOGS.set(logs);
+        run();
+    }
+    LOGS.set(false);
+}
+
 const STATE: &str = ".steadfast";
 
 impl World {
@@ -85,6 +98,7 @@ impl World {
             keys: &self.keys,
             state: None,
             each: false,
+            logs_contents: LOGS.get(),
             names: &mut names,
         };
         f(&mut ctx)

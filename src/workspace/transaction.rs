@@ -209,8 +209,9 @@ impl<'w> Transaction<'w> {
     /// stays the inode that it is, with its other names.
     ///
     /// A crash gives the old content or the new one, once recovery has run; other than with
-    /// [`write`](Self::write), a reader beside it may see part of both. Both contents are kept on the side
-    /// until it is done, so this is for files of moderate size. As with write(2) by others than root, the
+    /// [`write`](Self::write), a reader beside it may see part of both. Both contents travel in the record
+    /// if neither is longer than 16 KiB, and cost one sync together; longer ones are copied and synced
+    /// on the side first, so this is for files of moderate size. As with write(2) by others than root, the
     /// file loses set-user-id, and set-group-id if its group may execute it, unless a mode is set as well.
     ///
     /// # Errors

@@ -318,6 +318,10 @@ impl<'m> Whereabouts<'m> {
     fn compare(&self, set: &Set, place: PlaceIx, name: &CStr) -> Result<Progress, Errno> {
         let dir = self.dir(place)?;
         let meta = place::look(dir, name)?;
+        let flags = sys::OFlags::RDONLY
+            | sys::OFlags::NOFOLLOW
+            | sys::OFlags::NONBLOCK
+            | sys::OFlags::NOCTTY;
         let told = |is_after: bool, is_before: bool| match (is_after, is_before) {
             (true, _) => Progress::After,
             (_, true) => Progress::Before,
@@ -341,10 +345,6 @@ impl<'m> Whereabouts<'m> {
                 before,
                 after,
             } => {
-                let flags = sys::OFlags::RDONLY
-                    | sys::OFlags::NOFOLLOW
-                    | sys::OFlags::NONBLOCK
-                    | sys::OFlags::NOCTTY;
                 if !(meta.is_file() || meta.is_dir()) {
                     return Ok(Progress::Theirs);
                 }
@@ -362,6 +362,17 @@ impl<'m> Whereabouts<'m> {
                 let waiting =
                     there(&self.folders.staged, after) || there(&self.folders.kept, after);
                 told(!waiting, there(&self.folders.kept, before))
+            }
+            Set::Logged { before, after, .. } => {
+                if !meta.is_file() {
+                    return Ok(Progress::Theirs);
+                }
+                let fd = sys::openat(dir, name, flags, sys::Mode::empty())?;
+                // One more than either has, to see where it ends.
+                let mut found = vec![0; before.len().max(after.len()) + 1];
+                let n = place::read_at(&fd, &mut found, 0)?;
+                found.truncate(n);
+                told(found == *after, found == *before)
             }
         })
     }

@@ -10,7 +10,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use steadfast::ErrorKind;
-use steadfast::workspace::{Abandon, Ours, Resolution, TransactionState, abandon, explain, status};
+use steadfast::sys::{Errno, hook};
+use steadfast::workspace::{
+    Abandon, Ours, Resolution, TransactionState, Workspace, abandon, explain, status,
+};
 
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "sub/f", "n/x"];
 const NEW: [&str; 7] = ["new a", "new b", "-", "old c", "-", "new f", "new x"];
@@ -226,6 +229,58 @@ fn killed_at_every_call() {
                 break;
             }
         }
+    }
+}
+
+/// Short contents are in the record alone, long ones have copies.
+#[test]
+fn a_content_that_was_to_be_written_in_place_is_kept() {
+    for (len, how) in [
+        (1_000, Abandon::KeepOurs),
+        (20_000, Abandon::KeepOurs),
+        (1_000, Abandon::Drop),
+        (20_000, Abandon::Drop),
+    ] {
+        let tmp = dir();
+        let top = tmp.path();
+        let new = vec![b'n'; len];
+        fs::write(top.join("f"), vec![b'o'; 2 * len]).unwrap();
+        let workspace = Workspace::open(&root(top)).unwrap();
+        // All of it is written, and what stays of the old one is not cut off.
+        hook::deny(&[("ftruncate", Errno::IO)], || {
+            let mut tx = workspace.begin();
+            tx.write_in_place("f", &new).unwrap();
+            tx.commit().unwrap_err();
+            drop(workspace);
+        });
+        let number = status(&root(top)).unwrap().transactions[0].number;
+        let done = abandon(&root(top), number, how).unwrap();
+        assert_eq!(done.given_up.len(), 1, "{done}");
+        let workspace = open(top).unwrap();
+        let conflicts = workspace.conflicts().unwrap();
+        assert_eq!(fs::metadata(top.join("f")).unwrap().len(), 2 * len as u64);
+        match (how, &conflicts[..]) {
+            (Abandon::KeepOurs, [conflict]) => {
+                let Ours::Kept(kept) = conflict.ours() else {
+                    panic!("{len}: {conflict:?}");
+                };
+                assert_eq!(fs::read(top.join(kept)).unwrap(), new);
+                let notes = top.join(".steadfast/conflicts").read_dir().unwrap();
+                for note in notes {
+                    // It names the content, and does not hold it.
+                    let len = note.unwrap().metadata().unwrap().len();
+                    assert!(len < 500, "{len}");
+                }
+                let theirs = Resolution::KeepTheirs;
+                workspace.resolve(conflict.id(), &theirs).unwrap();
+            }
+            (Abandon::Drop, []) => {}
+            _ => panic!("{len}, {how:?}: {conflicts:?}"),
+        }
+        workspace.close().unwrap();
+        let seen = status(&root(top)).unwrap();
+        let left: u64 = seen.private.iter().map(|f| f.litter + f.owned).sum();
+        assert_eq!(left, 0, "{len}, {how:?}: {seen}");
     }
 }
 

@@ -52,7 +52,7 @@ fn each_thing_is_synced_where_syncfs_proves_nothing() {
     five(at);
     let workspace = Workspace::open(&Root::open(at).unwrap()).unwrap();
     let synced = Rc::new(RefCell::new(BTreeSet::new()));
-    let observer = {
+    let observer = || {
         let synced = synced.clone();
         move |name: &'static str, what: Option<(u64, u64)>| {
             if name == "fsync" {
@@ -60,7 +60,7 @@ fn each_thing_is_synced_where_syncfs_proves_nothing() {
             }
         }
     };
-    hook::observe(observer, || {
+    hook::observe(observer(), || {
         let mut tx = workspace.begin();
         tx.create_dir_all("new/deep");
         tx.write("new/deep/file", "new").unwrap();
@@ -89,6 +89,14 @@ fn each_thing_is_synced_where_syncfs_proves_nothing() {
         let id = (meta.dev(), meta.ino());
         assert!(synced.borrow().contains(&id), "{path} is not synced");
     }
+    // Also what may be neither read nor written in the end, by its copies, the old and the new one.
+    let before = synced.borrow().len();
+    hook::observe(observer(), || {
+        let mut tx = workspace.begin();
+        tx.write_in_place("f4", "in place").unwrap();
+        tx.commit().unwrap();
+    });
+    assert!(synced.borrow().len() >= before + 3, "no copies are synced");
     workspace.close().unwrap();
     // What is closed is given back to the server a little later, and has a name of its own until then.
     wait_until("nothing is left", || litter(at).is_empty());

@@ -475,6 +475,7 @@ fn private_names(mapping: &Mapping) -> Vec<Name> {
     });
     let changes = mapping.changes.iter().flat_map(|c| match &c.what {
         Set::Content { before, after } => vec![before.clone(), after.clone()],
+        Set::Logged { name, .. } => vec![name.clone()],
         _ => Vec::new(),
     });
     objects.chain(changes).collect()

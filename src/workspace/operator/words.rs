@@ -111,6 +111,6 @@ pub(super) fn change(mapping: &Mapping, change: &Change) -> String {
             };
             format!("{verb} attribute {} of {path}", shown(name))
         }
-        Set::Content { .. } => format!("write in place {path}"),
+        Set::Content { .. } | Set::Logged { .. } => format!("write in place {path}"),
     }
 }

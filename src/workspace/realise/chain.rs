@@ -26,7 +26,7 @@ const CAPABILITIES: &[u8] = b"security.capability";
 
 fn part(set: &Set) -> Part<'_> {
     match set {
-        Set::Content { .. } => Part::Content,
+        Set::Content { .. } | Set::Logged { .. } => Part::Content,
         Set::Owner { .. } => Part::Owner,
         Set::Mode { .. } => Part::Mode,
         Set::Xattr { name, .. } => Part::Xattr(name),
@@ -39,7 +39,7 @@ fn part(set: &Set) -> Part<'_> {
 /// takes the right to write to the file, which a mode may give or take.
 fn rank(set: &Set) -> u8 {
     match set {
-        Set::Content { .. } | Set::Owner { .. } => 0,
+        Set::Content { .. } | Set::Logged { .. } | Set::Owner { .. } => 0,
         Set::Mode { after, .. } if after & 0o200 != 0 => 1,
         Set::Xattr { name, .. } if name.starts_with(b"user.") => 2,
         Set::Mode { .. } => 3,
@@ -101,6 +101,11 @@ impl<'m> Chains<'m> {
         let all = self.parts.get(&key).map_or(&[][..], Vec::as_slice);
         let changes = self.changes;
         all.iter().map(move |at| &changes[*at])
+    }
+
+    /// An object that stands for the thing that is changed, by whichever of its names.
+    pub(super) fn thing(&self, at: usize) -> ObjectIx {
+        self.things[at]
     }
 
     /// Whether such a part of the same thing is changed.

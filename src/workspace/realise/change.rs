@@ -5,6 +5,7 @@ use super::super::identity::Ident;
 use super::super::mapping::{Change, ObjectIx, Set};
 use super::super::place::{self, times};
 use super::chain::{Chains, Part};
+use super::content::is_content;
 use super::state::{Pos, Purpose, Work};
 use super::{Found, Spot, fail};
 use crate::sys::{self, AsFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Uid, XattrFlags};
@@ -23,10 +24,7 @@ pub(super) enum Changed {
 impl<'m> Work<'_, '_, 'm> {
     pub(super) fn change_all(&mut self) -> Result<()> {
         let chains = self.chains();
-        let is_content = |at: &usize| {
-            let change = &self.mapping.changes[*at];
-            matches!(change.what, Set::Content { .. })
-        };
+        let is_content = |at: &usize| is_content(&self.mapping.changes[*at].what);
         let (contents, others): (Vec<_>, Vec<_>) = chains.order().into_iter().partition(is_content);
         self.change_each(&chains, &contents)?;
         // Before a mode may close the file, or its directory, to who would have to write it again.
@@ -186,7 +184,8 @@ impl<'m> Work<'_, '_, 'm> {
                 if found == after && atime.is_none() {
                     return Ok(Changed::Done);
                 }
-                let known = self.is_of_making(object, found)
+                let known = self.filled.contains(&chains.thing(at))
+                    || self.is_of_making(object, found)
                     || chain.any(|set| {
                         matches!(set, Set::Times { before, after, .. } if found == *before || found == *after)
                     });
@@ -199,9 +198,14 @@ impl<'m> Work<'_, '_, 'm> {
             Set::Xattr { name, after, .. } => {
                 return self.change_xattr(fd, &meta, (name, after), (chains, at), path);
             }
-            Set::Content { after, .. } => {
+            Set::Content { .. } | Set::Logged { .. } => {
                 let chain: Vec<&'m Change> = chains.up_to(at).collect();
-                return self.change_content(object, fd, &meta, after, &chain);
+                let last = &self.mapping.changes[at];
+                let done = self.change_content(object, fd, &meta, last, &chain)?;
+                if let Changed::Done = done {
+                    self.filled.push(chains.thing(at));
+                }
+                return Ok(done);
             }
         }
         Ok(Changed::Done)

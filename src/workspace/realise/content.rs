@@ -8,7 +8,7 @@ use super::change::{Changed, reopen};
 use super::state::{Pos, Purpose, Work};
 use super::{Mode, fail};
 use crate::sys::{
-    self, AsFd, BorrowedFd, Errno, Metadata, Mode as FileMode, OFlags, OwnedFd, RenameFlags,
+    self, BorrowedFd, Errno, Metadata, Mode as FileMode, OFlags, OwnedFd, RenameFlags,
 };
 use crate::{Dir, Name, Result};
 use std::ffi::CStr;
@@ -18,27 +18,36 @@ const SECTOR: usize = 512;
 /// How much is compared or copied at once.
 const BUFFER: usize = 256 << 10;
 impl<'m> Work<'_, '_, 'm> {
-    /// Writes the content of the staged file `after` over that of the object. Of a chain it is the
-    /// last one. It is not durable, and the copies stay, until
-    /// [`settle_content`](Self::settle_content).
+    /// Writes the last content of a chain over that of the object. It is not durable, and copies
+    /// stay, until [`settle_content`](Self::settle_content); without copies, until the next
+    /// checkpoint, for then the log has it.
     pub(super) fn change_content(
         &mut self,
         object: ObjectIx,
         place: &OwnedFd,
         meta: &Metadata,
-        after: &Name,
+        last: &'m Change,
         chain: &[&'m Change],
     ) -> Result<Changed> {
         let path = self.path_of(object);
-        let Some(new) = self.open_new(after, path)? else {
-            if self.mode == Mode::First {
-                return Err(fail("openat", Errno::NOENT, path));
-            }
-            // It is removed when the file is complete and durable, and not before.
-            self.forget_all(chain, path)?;
-            return Ok(Changed::Done);
+        let (new, time) = match &last.what {
+            Set::Logged { after, time, .. } => (Version::Bytes(after), *time),
+            Set::Content { after, .. } => match self.open_new(after, path)? {
+                Some(new) => {
+                    let meta = place::facts(&new).map_err(|e| fail("statx", e, path))?;
+                    (Version::File(new), Ident::of(&meta).mtime)
+                }
+                None if self.mode == Mode::First => {
+                    return Err(fail("openat", Errno::NOENT, path));
+                }
+                None => {
+                    // It is removed when the file is complete and durable, and not before.
+                    self.forget_all(chain, path)?;
+                    return Ok(Changed::Done);
+                }
+            },
+            _ => return Ok(Changed::Done),
         };
-        let new_meta = place::facts(&new).map_err(|e| fail("statx", e, path))?;
         let Some(file) = reopen(place, meta, OFlags::RDWR, path)? else {
             return Ok(Changed::Conflict(None));
         };
@@ -54,18 +63,20 @@ impl<'m> Work<'_, '_, 'm> {
             }
         };
         if !ours {
-            return self.keep_content(after, path).map(Changed::Conflict);
+            return self.give_up_content(last).map(Changed::Conflict);
         }
-        write_over(&file, &new, new_meta.len(), meta.len(), path)?;
-        let stamp = times(None, Some(Ident::of(&new_meta).mtime));
-        sys::futimens(&file, &stamp).map_err(|e| fail("futimens", e, path))?;
-        if new_meta.id().dev == meta.id().dev {
-            self.sync_later(file, path)?;
-        } else {
-            // A sync of the file system of the private folders does not reach it.
-            sys::fsync(&file).map_err(|e| fail("fsync", e, path))?;
+        write_over(&file, &new, meta.len(), path)?;
+        sys::futimens(&file, &times(None, Some(time))).map_err(|e| fail("futimens", e, path))?;
+        let has_copies = |change: &&Change| matches!(change.what, Set::Content { .. });
+        if chain.iter().any(has_copies) {
+            if self.ctx.reaches(meta).map_err(|e| fail("statx", e, path))? {
+                self.sync_later(file, path)?;
+            } else {
+                // A sync of the file system of the private folders does not reach it.
+                sys::fsync(&file).map_err(|e| fail("fsync", e, path))?;
+            }
+            self.written.push((object, chain.to_vec()));
         }
-        self.written.push((object, chain.to_vec()));
         Ok(Changed::Done)
     }
 
@@ -105,7 +116,7 @@ impl<'m> Work<'_, '_, 'm> {
                 continue;
             }
             let chain: Vec<&Change> = (self.mapping.changes.iter())
-                .filter(|it| it.object == object && matches!(it.what, Set::Content { .. }))
+                .filter(|it| it.object == object && is_content(&it.what))
                 .collect();
             if chain.is_empty() {
                 continue;
@@ -147,9 +158,7 @@ impl<'m> Work<'_, '_, 'm> {
     /// write over, or has written over.
     pub(super) fn is_written_over(&self, object: ObjectIx, pos: Pos) -> Result<bool> {
         let chain: Vec<&Change> = (self.mapping.changes.iter())
-            .filter(|change| {
-                matches!(change.what, Set::Content { .. }) && self.made_as(change.object) == object
-            })
+            .filter(|change| is_content(&change.what) && self.made_as(change.object) == object)
             .collect();
         let (Some(last), Some((dir, name))) = (chain.last(), self.name_at(pos)) else {
             return Ok(false);
@@ -169,9 +178,12 @@ impl<'m> Work<'_, '_, 'm> {
     /// A content that has nowhere to go: it is kept.
     pub(super) fn give_up_content(&mut self, change: &Change) -> Result<Option<Name>> {
         match &change.what {
-            Set::Content { after, .. } => {
-                let path = self.path_of(change.object);
-                self.keep_content(after, path)
+            Set::Content { after, .. } => self.keep_content(after, self.path_of(change.object)),
+            Set::Logged { name, after, .. } => {
+                place::keep_bytes(self.ctx.staged, self.ctx.kept, name.as_c_str(), after)
+                    .map_err(|(call, e)| fail(call, e, self.path_of(change.object)))?;
+                self.kept = true;
+                Ok(Some(name.clone()))
             }
             _ => Ok(None),
         }
@@ -221,12 +233,21 @@ impl<'m> Work<'_, '_, 'm> {
     }
 
     /// The contents that a file has one after the other, as far as there are copies of them.
-    fn versions(&self, chain: &[&Change], path: &[u8]) -> Result<Vec<OwnedFd>> {
+    fn versions(&self, chain: &[&'m Change], path: &[u8]) -> Result<Vec<Version<'m>>> {
         let mut all = Vec::new();
         for change in chain {
-            if let Set::Content { before, after } = &change.what {
-                all.extend(open_private(self.ctx.kept, before, path)?);
-                all.extend(self.open_new(after, path)?);
+            match &change.what {
+                Set::Content { before, after } => {
+                    let copies = [
+                        open_private(self.ctx.kept, before, path)?,
+                        self.open_new(after, path)?,
+                    ];
+                    all.extend(copies.into_iter().flatten().map(Version::File));
+                }
+                Set::Logged { before, after, .. } => {
+                    all.extend([Version::Bytes(before), Version::Bytes(after)]);
+                }
+                _ => {}
             }
         }
         Ok(all)
@@ -251,37 +272,32 @@ impl<'m> Work<'_, '_, 'm> {
         &self,
         object: ObjectIx,
         file: &OwnedFd,
-        versions: &[OwnedFd],
+        versions: &[Version<'_>],
         path: &[u8],
     ) -> Result<bool> {
-        let len = |fd: &OwnedFd| {
-            place::facts(fd)
-                .map(|meta| meta.len())
-                .map_err(|e| fail("statx", e, path))
-        };
-        let file_len = len(file)?;
+        let file_len = len_of(file, path)?;
         let from_nothing = self.is_in_log(object);
-        let mut lens: Vec<u64> = versions.iter().map(len).collect::<Result<_>>()?;
+        let mut lens: Vec<u64> = (versions.iter())
+            .map(|version| version.len(path))
+            .collect::<Result<_>>()?;
         if from_nothing {
             lens.insert(0, 0);
         }
         if !passes(&lens, file_len) {
             return Ok(false);
         }
-        let mut is = vec![0; BUFFER];
-        let mut others: Vec<(Vec<u8>, usize)> = vec![(vec![0; BUFFER], 0); versions.len()];
-        let read = |fd: BorrowedFd<'_>, buf: &mut [u8], at| {
-            buf.fill(0);
-            read_at(fd, buf, at).map_err(|e| fail("pread64", e, path))
-        };
+        let buffer = usize::try_from(file_len).map_or(BUFFER, |len| len.min(BUFFER));
+        let mut is = vec![0; buffer];
+        let mut others: Vec<(Vec<u8>, usize)> = vec![(vec![0; buffer], 0); versions.len()];
         let mut at = 0;
         while at < file_len {
-            let n = read(file.as_fd(), &mut is, at)?;
+            is.fill(0);
+            let n = read_at(file, &mut is, at).map_err(|e| fail("pread64", e, path))?;
             if n == 0 {
                 break;
             }
             for (version, (buf, n)) in versions.iter().zip(&mut others) {
-                *n = read(version.as_fd(), buf, at)?;
+                *n = version.read(buf, at, path)?;
             }
             for from in (0..n).step_by(SECTOR) {
                 let part = |buf: &[u8], n: usize| -> Vec<u8> {
@@ -315,6 +331,49 @@ fn passes(lens: &[u64], len: u64) -> bool {
     })
 }
 
+/// A content that a file has had, or is to have.
+enum Version<'m> {
+    /// In a private file.
+    File(OwnedFd),
+    /// In the record.
+    Bytes(&'m [u8]),
+}
+
+impl Version<'_> {
+    fn len(&self, path: &[u8]) -> Result<u64> {
+        match self {
+            Self::File(file) => len_of(file, path),
+            Self::Bytes(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    /// Fills the buffer from `at` on, behind the end with zeros. Gives how much of it is content.
+    fn read(&self, buf: &mut [u8], at: u64, path: &[u8]) -> Result<usize> {
+        buf.fill(0);
+        match self {
+            Self::File(file) => read_at(file, buf, at).map_err(|e| fail("pread64", e, path)),
+            Self::Bytes(bytes) => {
+                let from = usize::try_from(at).unwrap_or(usize::MAX);
+                let rest = bytes.get(from..).unwrap_or_default();
+                let n = rest.len().min(buf.len());
+                for (to, byte) in buf.iter_mut().zip(rest) {
+                    *to = *byte;
+                }
+                Ok(n)
+            }
+        }
+    }
+}
+
+fn len_of(file: &OwnedFd, path: &[u8]) -> Result<u64> {
+    let meta = place::facts(file).map_err(|e| fail("statx", e, path))?;
+    Ok(meta.len())
+}
+
+pub(super) fn is_content(set: &Set) -> bool {
+    matches!(set, Set::Content { .. } | Set::Logged { .. })
+}
+
 fn unchanged(a: &Ident, b: &Ident) -> bool {
     a.ino == b.ino && a.len == b.len && a.mtime == b.mtime
 }
@@ -346,12 +405,14 @@ fn open_to_compare(dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<Opti
 
 /// Writes from the start to the end, then cuts off what is longer. What stays of the last sector
 /// until then is zeroed with it, so that no sector is ever half of each.
-fn write_over(file: &OwnedFd, new: &OwnedFd, len: u64, was: u64, path: &[u8]) -> Result<()> {
-    let mut buf = vec![0; BUFFER];
+fn write_over(file: &OwnedFd, new: &Version<'_>, was: u64, path: &[u8]) -> Result<()> {
+    let len = new.len(path)?;
+    // Whole sectors, so that there is room for what is zeroed behind the last one.
+    let buffer = usize::try_from(len).map_or(BUFFER, |len| len.min(BUFFER - 1));
+    let mut buf = vec![0; buffer.saturating_add(1).next_multiple_of(SECTOR)];
     let mut at = 0;
     loop {
-        buf.fill(0);
-        let n = read_at(new, &mut buf, at).map_err(|e| fail("pread64", e, path))?;
+        let n = new.read(&mut buf, at, path)?;
         if n == 0 {
             break;
         }

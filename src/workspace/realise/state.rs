@@ -118,6 +118,9 @@ pub(super) struct Work<'c, 'a, 'm> {
     pub(super) dirty: Vec<Pos>,
     /// Something was put into `kept/`.
     pub(super) kept: bool,
+    /// Things whose content is as it is to be: by [`Chains::thing`](super::chain::Chains::thing). Their
+    /// times are ours, even if the file system has rounded them.
+    pub(super) filled: Vec<ObjectIx>,
     /// What was written in place, with the changes whose copies can go when it is durable.
     pub(super) written: Vec<(ObjectIx, Vec<&'m Change>)>,
     pub(super) unsynced: Unsynced<'m>,
@@ -163,6 +166,7 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             remade: vec![false; mapping.objects.len()],
             dirty: Vec::new(),
             kept: false,
+            filled: Vec::new(),
             written: Vec::new(),
             unsynced: Unsynced::default(),
             out: Outcome::default(),

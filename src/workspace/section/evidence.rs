@@ -1,7 +1,8 @@
 //! What was seen of a path at a moment: for people, and for programs that compare.
 
 use crate::sys::{FileType, Gid, Mode, Uid};
-use crate::workspace::codec::{Nonsense, Reader, Writer};
+use crate::workspace::decode::{Nonsense, Reader};
+use crate::workspace::encode::Writer;
 use crate::workspace::identity::Stamp;
 use crate::{Error, ErrorKind, Result, Root};
 use std::ffi::OsString;

@@ -6,7 +6,8 @@
 use super::evidence::{self, Evidence};
 use super::undo::{Fragment, Place, Spot, Undo, What};
 use crate::journal::Entry;
-use crate::workspace::codec::{Nonsense, Reader, Writer};
+use crate::workspace::decode::{Nonsense, Reader};
+use crate::workspace::encode::Writer;
 use crate::workspace::identity::Stamp;
 use crate::workspace::record::{
     self, InFile, PHASE, SECTION_BEGIN, SECTION_END, SECTION_ITEM, corrupt,

@@ -255,7 +255,7 @@ impl Maker {
 /// A change of owner clears set-user-id, and one of the access list the group's bits of the mode.
 fn rank(set: &Set) -> u8 {
     match set {
-        Set::Content { .. } => 0,
+        Set::Content { .. } | Set::Logged { .. } => 0,
         Set::Owner { .. } => 1,
         Set::Xattr { .. } => 2,
         Set::Mode { .. } => 3,

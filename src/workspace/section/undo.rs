@@ -328,7 +328,7 @@ fn reversed(thing: &Ident, set: &Set) -> Result<Undo> {
             before: after,
             after: before,
         },
-        Set::Content { .. } => {
+        Set::Content { .. } | Set::Logged { .. } => {
             return Err(Error::of_kind("apply changes", ErrorKind::Unsupported)
                 .with_detail("a section cannot write in place itself")
                 .with_advice("protect the file, and write it through Root"));

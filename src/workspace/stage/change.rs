@@ -1,8 +1,9 @@
 //! Changes of things that stay what they are: what each attribute was, and what it is to be.
 
+use super::content::read_all;
 use super::make::last_of_each;
 use super::sync::Fd;
-use super::{Work, fail};
+use super::{INLINE, Work, fail};
 use crate::sys::{self, AsFd, Errno, Mode, OFlags};
 use crate::tree::{self, acl};
 use crate::workspace::draft::{AttrRequest, DraftChange, DraftSet, Piece, Source};
@@ -35,10 +36,11 @@ impl Work<'_, '_> {
     fn change_attributes(&mut self, object: ObjectIx, attr: &AttrRequest) -> Result<()> {
         let meta = self.facts(object)?;
         let content = match self.changes.last() {
-            Some(Change {
-                object: of,
-                what: Set::Content { after, .. },
-            }) if *of == object => Some(after.clone()),
+            Some(change) if change.object == object => match &change.what {
+                Set::Content { after, .. } => Some(self.mtime_of_staged(after)?),
+                Set::Logged { time, .. } => Some(*time),
+                _ => None,
+            },
             _ => None,
         };
         let before = (meta.uid().as_raw(), meta.gid().as_raw());
@@ -74,11 +76,8 @@ impl Work<'_, '_> {
             }
         }
         if attr.mtime.is_some() || attr.atime.is_some() {
-            let before = match content {
-                // The time that comes with the new content.
-                Some(name) => self.mtime_of_staged(&name)?,
-                None => Ident::of(&meta).mtime,
-            };
+            // The time that comes with the new content, if there is one.
+            let before = content.unwrap_or(Ident::of(&meta).mtime);
             sets.push(Set::Times {
                 before,
                 after: attr.mtime.unwrap_or(before),
@@ -113,6 +112,10 @@ impl Work<'_, '_> {
         let path = slot.path.as_slice();
         // For writing, so that a running program and a missing right show now.
         let file = self.open_existing(object, OFlags::RDWR)?;
+        if let Some(what) = self.log_content(object, &file, source)? {
+            self.changes.push(Change { object, what });
+            return Ok(());
+        }
         let private = Mode::RUSR | Mode::WUSR;
         let (before, copy) = self.create_file(self.ctx.kept, private, path)?;
         tree::copy_content(file.as_fd(), copy.as_fd(), &mut |_| {
@@ -137,6 +140,44 @@ impl Work<'_, '_> {
         let what = Set::Content { before, after };
         self.changes.push(Change { object, what });
         Ok(())
+    }
+
+    /// Contents that are short enough for the record: then nothing has to be synced but that, and the file
+    /// itself with the next checkpoint. What a sync of the private folders' file system does not reach is not
+    /// among them.
+    fn log_content(
+        &mut self,
+        object: ObjectIx,
+        file: &sys::OwnedFd,
+        source: &Source,
+    ) -> Result<Option<Set>> {
+        let (true, Source::Bytes(after)) = (self.ctx.logs_contents, source) else {
+            return Ok(None);
+        };
+        let (_, slot) = self.existing(object)?;
+        let path = slot.path.as_slice();
+        let meta = self.facts(object)?;
+        let len = usize::try_from(meta.len()).unwrap_or(usize::MAX);
+        let both = len.saturating_add(after.len());
+        if len.max(after.len()) > INLINE || both > self.room_in_place {
+            return Ok(None);
+        }
+        let reaches = self.ctx.reaches(&meta);
+        if !reaches.map_err(|e| fail("statx", e, path))? {
+            return Ok(None);
+        }
+        self.room_in_place -= both;
+        let before = read_all(file, len, path)?;
+        let now = sys::realtime();
+        Ok(Some(Set::Logged {
+            name: (self.ctx.names)()?,
+            before,
+            after: after.to_vec(),
+            time: (
+                i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+                now.subsec_nanos(),
+            ),
+        }))
     }
 }
 

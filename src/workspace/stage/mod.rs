@@ -29,6 +29,8 @@ const OPERATION: &str = "prepare transaction";
 const INLINE: usize = 16 << 10;
 /// As long as they are not more than this together.
 const INLINE_ALL: usize = 512 << 10;
+/// The same for what is written over in place, and what it is written over.
+const LOGGED_ALL: usize = 1 << 20;
 
 /// What was made for a transaction that is not committed yet. Dropped, it is removed again.
 #[derive(Debug)]
@@ -111,6 +113,7 @@ pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> 
         objects: vec![None; draft.objects.len()],
         changes: Vec::new(),
         room: INLINE_ALL,
+        room_in_place: LOGGED_ALL,
         sync: ToSync::default(),
         out: Staging {
             mapping: Mapping::default(),
@@ -162,6 +165,8 @@ struct Work<'c, 'a> {
     changes: Vec<Change>,
     /// How much more content the record takes.
     room: usize,
+    /// The same for what is written over in place.
+    room_in_place: usize,
     sync: ToSync,
     /// What the umask makes of the mode of a new file and a new directory, once somebody has asked.
     defaults: [Option<u32>; 2],

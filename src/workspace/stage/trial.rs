@@ -63,7 +63,10 @@ fn is_doubtful(set: &Set) -> bool {
         Set::Owner { .. } | Set::Xattr { after: Some(_), .. } => true,
         // 32 bits of seconds are what every file system has.
         Set::Times { after, .. } => i32::try_from(after.0).is_err(),
-        Set::Xattr { after: None, .. } | Set::Mode { .. } | Set::Content { .. } => false,
+        Set::Xattr { after: None, .. }
+        | Set::Mode { .. }
+        | Set::Content { .. }
+        | Set::Logged { .. } => false,
     }
 }
 
@@ -90,7 +93,10 @@ fn try_set(set: &mut Set, fd: &OwnedFd) -> std::result::Result<(), (&'static str
             *after = Ident::of(&meta).mtime;
             Ok(())
         }
-        Set::Xattr { after: None, .. } | Set::Mode { .. } | Set::Content { .. } => Ok(()),
+        Set::Xattr { after: None, .. }
+        | Set::Mode { .. }
+        | Set::Content { .. }
+        | Set::Logged { .. } => Ok(()),
     }
 }
 

@@ -7,12 +7,13 @@ use crate::sys::hook::{self, Action, Plan};
 use crate::workspace::child::some;
 use crate::workspace::compose::compose;
 use crate::workspace::draft::{AttrRequest, DraftSet, Source};
-use crate::workspace::mapping::Mapping;
+use crate::workspace::mapping::{Mapping, Set};
 use crate::workspace::realise::{Mode, realise};
 use crate::workspace::stage::stage;
+use crate::workspace::testbed::both_ways;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 const FILES: u8 = 5;
 
@@ -110,6 +111,10 @@ fn twice(lost: u32) -> (Ready, Mapping) {
 /// Whatever of two transactions has come to the disk when the power goes, the second one stands after it.
 #[test]
 fn what_two_write_over_is_finished_as_the_second_has_it() {
+    both_ways(check_two);
+}
+
+fn check_two() {
     let scene = scene();
     let mut calls = u64::MAX;
     for at in std::iter::once(0).chain(some(3, 0)) {
@@ -158,6 +163,97 @@ fn what_two_write_over_is_finished_as_the_second_has_it() {
         }
         if at > calls {
             break;
+        }
+    }
+}
+
+/// A file that is written in place and given a time by one transaction. The file system keeps coarser times
+/// than the record: what it shows after the content is no time that was recorded, and is ours.
+#[test]
+fn a_time_that_was_rounded_is_our_own() {
+    both_ways(check_rounded);
+}
+
+fn check_rounded() {
+    let scene = Scene {
+        name: "rounded",
+        prepare: |w| w.write("f", b"old"),
+        draft: |b| {
+            let (f, _) = b.old("f");
+            b.change(f, DraftSet::Content(Source::Bytes(b"new"[..].into())));
+            let time = AttrRequest {
+                mtime: Some((1000, 0)),
+                ..AttrRequest::default()
+            };
+            b.change(f, DraftSet::Attributes(time));
+        },
+        check: |_| {},
+    };
+    for mode in [Mode::First, Mode::Again] {
+        let mut ready = Ready::of(&scene);
+        let mut rounded = 0;
+        for change in &mut ready.mapping.changes {
+            if let Set::Times { before, .. } = &mut change.what {
+                before.0 -= 1;
+                rounded += 1;
+            }
+        }
+        assert_eq!(rounded, 1);
+        assert_eq!(ready.run(mode).unwrap().conflicts, []);
+        let meta = fs::metadata(ready.world.path("f")).unwrap();
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), (1000, 0));
+        assert_eq!(ready.world.read("f"), b"new");
+    }
+}
+
+/// What is in the record alone is kept under the name that is recorded for it, once, however often the
+/// recovery is run; and a stop in between leaves no half of it.
+#[test]
+fn a_content_of_the_record_that_has_no_place_is_kept_whole() {
+    both_ways(check_kept);
+}
+
+fn check_kept() {
+    let scene = Scene {
+        name: "kept",
+        prepare: |w| w.write("f", b"old"),
+        draft: |b| {
+            let (f, _) = b.old("f");
+            b.change(f, DraftSet::Content(Source::Bytes([7; 1300].into())));
+        },
+        check: |_| {},
+    };
+    for mode in [Mode::First, Mode::Again] {
+        for at in 1.. {
+            let ready = Ready::of(&scene);
+            let logged = matches!(ready.mapping.changes[0].what, Set::Logged { .. });
+            ready.world.write("f", b"of somebody else");
+            let (stopped, calls) = hook::scope(stopped_after(at), || ready.run(mode));
+            let outcome = match stopped {
+                Ok(outcome) => outcome,
+                Err(_) => ready.run(Mode::Again).unwrap(),
+            };
+            let [conflict] = &outcome.conflicts[..] else {
+                panic!("{mode:?} stopped after {at}: {:?}", outcome.conflicts);
+            };
+            let name = conflict
+                .kept
+                .as_ref()
+                .unwrap()
+                .as_os_str()
+                .to_str()
+                .unwrap();
+            let path = format!(".steadfast/kept/{name}");
+            assert_eq!(ready.world.read(&path), [7; 1300], "{mode:?} {at}");
+            assert_eq!(ready.world.read("f"), b"of somebody else");
+            let again = ready.run(Mode::Again).unwrap();
+            assert_eq!(again.conflicts, outcome.conflicts);
+            if (calls.len() as u64) < at {
+                // The folder is synced at the end.
+                let of_files = calls.iter().filter(|call| call.starts_with("fsync"));
+                assert_eq!(of_files.count(), 1 + usize::from(logged), "{calls:?}");
+                break;
+            }
         }
     }
 }

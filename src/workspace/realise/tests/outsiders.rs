@@ -7,6 +7,7 @@ use crate::sys::hook::{self, Action, Plan};
 use crate::workspace::child::some;
 use crate::workspace::mapping::{Before, Mapping, Object, Place};
 use crate::workspace::realise::{Mode, Outcome};
+use crate::workspace::testbed::both_ways;
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -185,6 +186,10 @@ fn try_one(
 
 #[test]
 fn what_others_do_stays() {
+    both_ways(check_what_others_do_stays);
+}
+
+fn check_what_others_do_stays() {
     for denied in stops::denials() {
         for scene in scenes::all() {
             hook::deny(&denied, || {

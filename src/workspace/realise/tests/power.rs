@@ -7,7 +7,7 @@ use crate::workspace::child::some;
 use crate::workspace::mapping::{Body, Object};
 use crate::workspace::realise::Mode;
 use crate::workspace::stage::stage;
-use crate::workspace::testbed::World;
+use crate::workspace::testbed::{World, both_ways};
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -83,6 +83,10 @@ pub(super) fn tear(ready: &Ready, how: Tear) {
 
 #[test]
 fn torn_and_missing_files_are_made_anew() {
+    both_ways(check_torn_and_missing_files_are_made_anew);
+}
+
+fn check_torn_and_missing_files_are_made_anew() {
     for denied in stops::denials() {
         for scene in scenes::all() {
             hook::deny(&denied, || {
@@ -362,6 +366,10 @@ impl Step {
 /// sync makes all before it durable.
 #[test]
 fn any_steps_may_be_lost() {
+    both_ways(check_any_steps_may_be_lost);
+}
+
+fn check_any_steps_may_be_lost() {
     const MOST: usize = 9;
     if hook::denied_by_env("renameat2(RENAME_NOREPLACE)") {
         eprintln!(

@@ -5,6 +5,7 @@ use crate::sys::Errno;
 use crate::sys::hook::{self, Action, Plan};
 use crate::workspace::child::{long, some};
 use crate::workspace::realise::Mode;
+use crate::workspace::testbed::both_ways;
 
 /// No call of ours takes this for anything but the end.
 const STOP: Errno = Errno::IO;
@@ -31,6 +32,10 @@ fn stopped(ready: &Ready, mode: Mode, at: u64, action: Action) -> usize {
 
 #[test]
 fn a_stop_anywhere_is_made_good_by_the_next_run() {
+    both_ways(check_a_stop_anywhere_is_made_good_by_the_next_run);
+}
+
+fn check_a_stop_anywhere_is_made_good_by_the_next_run() {
     for denied in denials() {
         for (n, scene) in scenes::all().into_iter().enumerate() {
             hook::deny(&denied, || {
@@ -53,6 +58,10 @@ fn a_stop_anywhere_is_made_good_by_the_next_run() {
 
 #[test]
 fn recovery_that_is_stopped_anywhere_is_made_good_as_well() {
+    both_ways(check_recovery_that_is_stopped_anywhere_is_made_good_as_well);
+}
+
+fn check_recovery_that_is_stopped_anywhere_is_made_good_as_well() {
     for (n, denied) in denials().into_iter().enumerate() {
         for scene in scenes::all() {
             hook::deny(&denied, || {
@@ -82,6 +91,10 @@ fn recovery_that_is_stopped_anywhere_is_made_good_as_well() {
 
 #[test]
 fn no_error_of_any_call_leaves_what_cannot_be_finished() {
+    both_ways(check_no_error_of_any_call_leaves_what_cannot_be_finished);
+}
+
+fn check_no_error_of_any_call_leaves_what_cannot_be_finished() {
     let errnos = [
         Errno::PERM,
         Errno::NOENT,

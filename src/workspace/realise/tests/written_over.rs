@@ -10,7 +10,7 @@ use crate::workspace::draft::{AttrRequest, DraftSet, NewContent, Source};
 use crate::workspace::mapping::Object;
 use crate::workspace::realise::{Mode, realise};
 use crate::workspace::stage::stage;
-use crate::workspace::testbed::Builder;
+use crate::workspace::testbed::{Builder, both_ways};
 use std::fs::{self, File, FileTimes};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
@@ -20,6 +20,10 @@ use std::time::{Duration, UNIX_EPOCH};
 /// recorded is in it.
 #[test]
 fn what_was_made_anew_and_then_written_over_is_known_again() {
+    both_ways(check_what_was_made_anew_and_then_written_over_is_known_again);
+}
+
+fn check_what_was_made_anew_and_then_written_over_is_known_again() {
     const NEW: [u8; 1700] = [9; 1700];
     let scene = Scene {
         name: "made and written over",
@@ -147,6 +151,10 @@ pub(super) fn copies(ready: &Ready) -> Vec<Copied> {
 /// and nothing or zeros of either content.
 #[test]
 fn what_is_written_over_before_the_disk_had_it_is_known() {
+    both_ways(check_what_is_written_over_before_the_disk_had_it_is_known);
+}
+
+fn check_what_is_written_over_before_the_disk_had_it_is_known() {
     const NEW: [u8; 1700] = [9; 1700];
     let scene = Scene {
         name: "not on the disk yet",
@@ -211,6 +219,10 @@ fn an_early_time_of_a_new_file_is_its_own() {
 /// also if the file was made by one of them, is torn, and is made anew.
 #[test]
 fn what_is_written_over_again_and_again_is_known() {
+    both_ways(check_what_is_written_over_again_and_again_is_known);
+}
+
+fn check_what_is_written_over_again_and_again_is_known() {
     let old = Scene {
         name: "written over",
         prepare: |w| {
@@ -291,6 +303,10 @@ fn what_is_written_over_again_and_again_is_known() {
 /// recorded: the file is ours all the same, by its content, and by nothing else.
 #[test]
 fn what_is_written_over_and_then_goes_is_known_by_its_content() {
+    both_ways(check_what_is_written_over_and_then_goes_is_known_by_its_content);
+}
+
+fn check_what_is_written_over_and_then_goes_is_known_by_its_content() {
     type End = (&'static str, fn(&mut Builder<'_>));
     let ends: [End; 4] = [
         ("replaced", |b| b.replace("n", b"another")),

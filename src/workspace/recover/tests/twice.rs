@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 type Act = fn(&mut Transaction<'_>, &str, u32);
 
 /// What changes the file `f` and leaves it the inode that it is.
-const CHANGES: [(&str, Act); 14] = [
+const CHANGES: [(&str, Act); 15] = [
     ("mode", |tx, f, n| set(tx, f, mode(0o600 | n << 3))),
     ("set-user-id", |tx, f, n| set(tx, f, mode(0o4751 | n << 1))),
     ("owner", |tx, f, n| {
@@ -50,6 +50,11 @@ const CHANGES: [(&str, Act); 14] = [
         set(tx, f, Attributes::new().xattr("user.n", n.to_string()));
     }),
     ("content", content),
+    ("content, long", |tx, f, n| {
+        // Longer than what is written in place through the record.
+        let text = n.to_string().repeat(17_000 + n as usize);
+        tx.write_in_place(f, text).unwrap();
+    }),
     ("content and times", |tx, f, n| {
         content(tx, f, n);
         set(tx, f, Attributes::new().modified(time(n)));
