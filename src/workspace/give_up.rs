@@ -3,6 +3,9 @@
 //! It may be stopped anywhere and run again: what it is to do is fixed by the decision (`abandoned`), and
 //! what is done shows in where things are. What existed before the transaction is never removed.
 
+#[cfg(test)]
+mod tests;
+
 use super::abandoned::{Abandon, Abandonment};
 use super::conflict::{self, ConflictId};
 use super::identity::Kind;

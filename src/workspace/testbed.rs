@@ -7,13 +7,16 @@ use super::draft::{
 use super::identity::Ident;
 use super::mapping::{Before, ObjectIx, Place, PlaceIx, Slot, SlotIx};
 use super::place;
+use crate::sys::hook;
 use crate::sys::{CWD, errno_name};
 use crate::{Dir, Error, Name, Result, Root};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 pub(super) struct World {
     pub(super) tmp: tempfile::TempDir,
@@ -319,4 +322,52 @@ pub(super) fn short(error: &Error) -> String {
             .path()
             .map(|p| String::from_utf8_lossy(p.as_os_str().as_bytes()).into_owned())
     )
+}
+
+/// The calls of a thread, in order, and of those that made something durable which inode that was.
+pub(super) struct Calls(Vec<(&'static str, Option<u64>)>);
+
+impl Calls {
+    pub(super) fn first(&self, is: impl Fn(&str) -> bool) -> usize {
+        let found = self.0.iter().position(|(call, _)| is(call));
+        found.unwrap_or_else(|| panic!("{:?}", self.0))
+    }
+
+    pub(super) fn last(&self, is: impl Fn(&str) -> bool) -> usize {
+        let found = self.0.iter().rposition(|(call, _)| is(call));
+        found.unwrap_or_else(|| panic!("{:?}", self.0))
+    }
+
+    /// Whether the inode was synced, alone or with its file system, behind the one call and before the other.
+    pub(super) fn is_synced(&self, ino: u64, from: usize, to: usize) -> bool {
+        self.synced(from, to)
+            .any(|(call, synced)| call == "syncfs" || synced == ino)
+    }
+
+    /// What was synced in between.
+    pub(super) fn synced(
+        &self,
+        from: usize,
+        to: usize,
+    ) -> impl Iterator<Item = (&'static str, u64)> {
+        let calls = self.0[from + 1..to].iter();
+        calls.filter_map(|(call, synced)| Some((*call, (*synced)?)))
+    }
+
+    pub(super) fn end(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// What `f` gives, and its calls.
+pub(super) fn heard<R>(f: impl FnOnce() -> R) -> (R, Calls) {
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let observer = {
+        let heard = Rc::clone(&heard);
+        move |call, synced: Option<(u64, u64)>| {
+            heard.borrow_mut().push((call, synced.map(|(_, ino)| ino)));
+        }
+    };
+    let done = hook::observe(observer, f);
+    (done, Calls(heard.take()))
 }

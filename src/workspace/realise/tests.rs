@@ -6,6 +6,8 @@ mod outsiders;
 mod power;
 mod scenes;
 mod stops;
+mod strangers;
+mod syncs;
 mod written_over;
 
 use super::super::mapping::Mapping;

@@ -288,3 +288,30 @@ pub(in crate::workspace) fn blocked<'a>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::child::dir;
+    use crate::workspace::testbed::heard;
+    use std::os::unix::fs::MetadataExt;
+
+    /// Whoever finds a key does nothing of its work: the log that says so too may go then.
+    #[test]
+    fn keys_are_durable() {
+        let tmp = dir();
+        let root = Root::open(tmp.path()).unwrap();
+        let state = State::open(&root, true).unwrap();
+        let mut names = || writers::fresh_name(1);
+        let mut ctx = state.ctx(&root, &mut names);
+        let keys = [(b"key".to_vec(), b"value".to_vec())];
+        let (done, calls) = heard(|| put_keys(&state, &mut ctx, &keys));
+        done.unwrap();
+        let folder = tmp.path().join(".steadfast/keys");
+        assert_eq!(folder.read_dir().unwrap().count(), 1);
+        let ino = folder.metadata().unwrap().ino();
+        let named = calls.last(|call| call == "renameat");
+        let mut synced = calls.synced(named, calls.end());
+        assert!(synced.any(|synced| synced == ("fsync", ino)));
+    }
+}
