@@ -1,9 +1,13 @@
 //! Whole trees as values, and what a state folder must not hold any more.
 
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags};
 use std::collections::BTreeMap;
-use std::fs;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// What is another in two trees, shortly.
@@ -44,52 +48,84 @@ pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
 
 /// Everything below `dir` but the state folder.
 pub(crate) fn tree(dir: &Path) -> Tree {
+    let top = open(CWD, dir.as_os_str(), OFlags::DIRECTORY).unwrap();
     let mut out = Tree::new();
-    let mut todo = vec![PathBuf::new()];
-    while let Some(at) = todo.pop() {
-        for child in fs::read_dir(dir.join(&at)).unwrap().map(Result::unwrap) {
-            let path = at.join(child.file_name());
-            if path == Path::new(".steadfast") {
-                continue;
-            }
-            let meta = child.metadata().unwrap();
-            let mode = meta.mode() & 0o7777;
-            let entry = if meta.is_dir() {
-                todo.push(path.clone());
-                Entry::Dir(mode)
-            } else if meta.is_symlink() {
-                Entry::Link(fs::read_link(dir.join(&path)).unwrap())
-            } else {
-                let set = Some(meta.mtime()).filter(|time| *time < 100_000_000);
-                Entry::File(mode, meta.nlink(), content(&dir.join(&path), &meta), set)
-            };
-            out.insert(path, entry);
-        }
-    }
+    add(&top, Path::new(""), &mut out);
     out
 }
 
-/// By as few calls as it takes: trees are looked at very often.
-fn content(path: &Path, meta: &fs::Metadata) -> Vec<u8> {
-    let len = usize::try_from(meta.len()).unwrap();
-    let mut bytes = vec![0; len + 1];
-    let mut file = fs::File::open(path).unwrap();
-    if file.read(&mut bytes).unwrap() != len {
-        return fs::read(path).unwrap();
+fn add(dir: &OwnedFd, at: &Path, out: &mut Tree) {
+    for name in names(dir) {
+        if at.as_os_str().is_empty() && name == ".steadfast" {
+            continue;
+        }
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let meta = rustix::fs::statx(dir, &name, flags, StatxFlags::BASIC_STATS).unwrap();
+        let mode = u32::from(meta.stx_mode) & 0o7777;
+        let path = at.join(&name);
+        let entry = match FileType::from_raw_mode(meta.stx_mode.into()) {
+            FileType::Directory => {
+                let below = open(dir, &name, OFlags::DIRECTORY).unwrap();
+                add(&below, &path, out);
+                Entry::Dir(mode)
+            }
+            FileType::Symlink => {
+                let to = rustix::fs::readlinkat(dir, &name, Vec::new()).unwrap();
+                Entry::Link(OsString::from_vec(to.into_bytes()).into())
+            }
+            _ => {
+                let set = Some(meta.stx_mtime.tv_sec).filter(|time| *time < 100_000_000);
+                let bytes = content(open(dir, &name, OFlags::empty()).unwrap(), meta.stx_size);
+                Entry::File(mode, meta.stx_nlink.into(), bytes, set)
+            }
+        };
+        out.insert(path, entry);
     }
-    bytes.truncate(len);
+}
+
+// By as few calls as it takes: trees are looked at very often.
+
+fn open(dir: impl AsFd, name: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+fn names(dir: &OwnedFd) -> Vec<OsString> {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    let mut all = Vec::new();
+    while let Some(entry) = entries.next() {
+        match entry.unwrap().file_name().to_bytes() {
+            b"." | b".." => {}
+            name => all.push(OsString::from_vec(name.to_vec())),
+        }
+    }
+    all
+}
+
+fn content(fd: OwnedFd, len: u64) -> Vec<u8> {
+    let mut file = File::from(fd);
+    let len = usize::try_from(len).unwrap();
+    let mut bytes = vec![0; len + 1];
+    let n = file.read(&mut bytes).unwrap();
+    bytes.truncate(n);
+    if n != len {
+        file.read_to_end(&mut bytes).unwrap();
+    }
     bytes
 }
 
 /// What is in the private folders: empty when nothing is open.
 pub(crate) fn litter(dir: &Path) -> Vec<PathBuf> {
     let mut out = Vec::new();
+    let Ok(state) = open(CWD, dir.join(".steadfast").as_os_str(), OFlags::DIRECTORY) else {
+        return out;
+    };
     for folder in ["staged", "kept", "retired", "conflicts"] {
-        let at = dir.join(".steadfast").join(folder);
-        let Ok(entries) = fs::read_dir(&at) else {
-            continue;
-        };
-        out.extend(entries.map(|e| Path::new(folder).join(e.unwrap().file_name())));
+        if let Ok(within) = open(&state, OsStr::new(folder), OFlags::DIRECTORY) {
+            let names = names(&within).into_iter();
+            out.extend(names.map(|name| Path::new(folder).join(name)));
+        }
     }
     out.sort();
     out
