@@ -41,8 +41,8 @@ struct Level {
     start: usize,
     /// Its descriptor, unless it is the current directory or was closed.
     fd: Option<OwnedFd>,
-    /// What it was when its descriptor was closed.
-    was: Option<Identity>,
+    /// What it was when its descriptor was closed; elsewhere, since few are.
+    was: Option<Box<Identity>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,7 @@ impl<'r> Trail<'r> {
         if level == 0 {
             // Deep enough for most paths without growing.
             self.levels.reserve(16);
+            self.open.reserve(16);
         }
         self.levels.push(Level {
             start,
@@ -219,7 +220,7 @@ impl<'r> Trail<'r> {
             && level.was.is_none()
         {
             let facts = sys::statx(&fd, c"", AtFlags::EMPTY_PATH)?;
-            level.was = Some(Identity::of(&facts));
+            level.was = Some(Box::new(Identity::of(&facts)));
         }
         Ok(())
     }
@@ -243,7 +244,7 @@ impl<'r> Trail<'r> {
                 Err(e) => return Err(e.into()),
             };
             let facts = sys::statx(&fd, c"", AtFlags::EMPTY_PATH)?;
-            if level.was != Some(Identity::of(&facts)) {
+            if level.was.as_deref() != Some(&Identity::of(&facts)) {
                 return Err(Stop::Changed);
             }
             if at == innermost {
