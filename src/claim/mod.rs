@@ -198,7 +198,7 @@ impl Claim {
                 continue;
             }
             taken.push((*node, before));
-            if let Err(errno) = node.take(&self.fd, before, modes) {
+            if let Err(errno) = node.take(&self.fd, self.process, before, modes) {
                 for (node, before) in taken.into_iter().rev() {
                     // Giving back cannot fail for want of anything; and if it does, more is held, not less.
                     let _ = node.give_back(&self.fd, before);

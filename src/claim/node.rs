@@ -42,7 +42,13 @@ impl Node {
 
     /// Takes what `modes` has more than `before`, which this holder has already; notes the byte drawn.
     /// After an error some of it may be held: [`give_back`](Self::give_back).
-    pub(super) fn take(self, fd: &OwnedFd, before: Modes, modes: &mut Modes) -> Result<(), Errno> {
+    pub(super) fn take(
+        self,
+        fd: &OwnedFd,
+        process: u32,
+        before: Modes,
+        modes: &mut Modes,
+    ) -> Result<(), Errno> {
         let lock = |kind, from, len| sys::ofd_try_lock(fd, kind, self.range(from, len)?);
         modes.drawn = before.drawn;
         if before.exclusive {
@@ -60,7 +66,7 @@ impl Node {
             }
         }
         if modes.intent_exclusive && modes.drawn.is_none() {
-            modes.drawn = Some(draw(|at| lock(LockKind::Exclusive, at, 1))?);
+            modes.drawn = Some(draw(process, |at| lock(LockKind::Exclusive, at, 1))?);
         }
         Ok(())
     }
@@ -100,12 +106,12 @@ fn around(drawn: Option<u64>) -> impl Iterator<Item = (u64, u64)> {
 }
 
 /// Tries one byte after the other, drawn by lot, and gives the one that could be locked.
-fn draw(mut lock: impl FnMut(u64) -> Result<(), Errno>) -> Result<u64, Errno> {
+fn draw(process: u32, mut lock: impl FnMut(u64) -> Result<(), Errno>) -> Result<u64, Errno> {
     // Any sequence does that differs between holders, and between processes after a fork.
     static TURN: AtomicU64 = AtomicU64::new(0);
     let mut last = Err(Errno::AGAIN);
     for _ in 0..DRAWS {
-        let turn = TURN.fetch_add(1, Ordering::Relaxed) ^ u64::from(std::process::id()) << 32;
+        let turn = TURN.fetch_add(1, Ordering::Relaxed) ^ u64::from(process) << 32;
         let mixed = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         let at = 1 + mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) % (WIDTH - 1);
         match lock(at) {

@@ -5,6 +5,9 @@
 //! leads (takes all work, performs it without holding the lock, tells the others) or waits for the
 //! leader. A leader's failure is final: it is kept, everybody who waits is told, and nobody leads
 //! again.
+//!
+//! Those whose work was taken wait apart from those whose work came later: when a leader is done, all
+//! of the former go on, and of the latter one, who leads. The others would wake only to wait again.
 
 use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::Errno;
@@ -17,6 +20,8 @@ pub(super) trait Work {
     type Taken;
     /// Takes all work added so far.
     fn take(&mut self) -> Self::Taken;
+    /// The last number that was added.
+    fn last(&self) -> u64;
     /// Numbers up to this one are durable.
     fn settle(&mut self, durable: u64);
 }
@@ -51,6 +56,9 @@ pub(super) struct Refused {
 #[derive(Debug)]
 pub(super) struct Group<W> {
     inner: Mutex<Inner<W>>,
+    /// Those who wait for one group, and for the one after it, in turn.
+    turns: [Condvar; 2],
+    /// Those who wait for something else to change.
     changed: Condvar,
 }
 
@@ -61,6 +69,13 @@ pub(super) struct Inner<W> {
     durable: u64,
     written: u64,
     leading: bool,
+    /// Numbers up to this one were taken by this leader, or by one before.
+    taken: u64,
+    /// Which of the two turns is about what was taken last.
+    turn: usize,
+    /// How many wait for each turn, and for something else.
+    waiting: [usize; 2],
+    others: usize,
     failure: Option<Failure>,
 }
 
@@ -88,8 +103,13 @@ impl<W: Work> Group<W> {
                 durable,
                 written: durable,
                 leading: false,
+                taken: durable,
+                turn: 0,
+                waiting: [0, 0],
+                others: 0,
                 failure: None,
             }),
+            turns: [Condvar::new(), Condvar::new()],
             changed: Condvar::new(),
         }
     }
@@ -102,25 +122,32 @@ impl<W: Work> Group<W> {
     /// Ends the group: a sync outside of it failed.
     pub(super) fn fail(&self, failure: Failure) {
         self.lock().failure.get_or_insert(failure);
-        self.changed.notify_all();
+        for all in self.turns.iter().chain([&self.changed]) {
+            all.notify_all();
+        }
     }
 
     /// Wakes those who wait in [`wait`](Self::wait).
     pub(super) fn wake(&self) {
-        self.changed.notify_all();
+        let anybody = self.lock().others > 0;
+        if anybody {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits until something changes, or a moment has come; false if it has.
     pub(super) fn wait<'a>(
         &'a self,
-        guard: MutexGuard<'a, Inner<W>>,
+        mut guard: MutexGuard<'a, Inner<W>>,
         until: Instant,
     ) -> (MutexGuard<'a, Inner<W>>, bool) {
         let left = until.saturating_duration_since(Instant::now());
-        let (guard, _) = self
+        guard.others += 1;
+        let (mut guard, _) = self
             .changed
             .wait_timeout(guard, left)
             .unwrap_or_else(PoisonError::into_inner);
+        guard.others -= 1;
         (guard, Instant::now() < until)
     }
 
@@ -145,13 +172,20 @@ impl<W: Work> Group<W> {
                 });
             }
             if inner.leading {
-                inner = self
-                    .changed
+                let turn = match number <= inner.taken {
+                    true => inner.turn,
+                    false => 1 - inner.turn,
+                };
+                inner.waiting[turn] += 1;
+                inner = self.turns[turn]
                     .wait(inner)
                     .unwrap_or_else(PoisonError::into_inner);
+                inner.waiting[turn] -= 1;
                 continue;
             }
             inner.leading = true;
+            inner.turn = 1 - inner.turn;
+            inner.taken = inner.work.last();
             let taken = inner.work.take();
             drop(inner);
             let mut leader = Leader {
@@ -191,8 +225,22 @@ impl<W: Work> Drop for Leader<'_, W> {
                 });
             }
         }
+        let (turn, waiting, others) = (inner.turn, inner.waiting, inner.others > 0);
+        let over = inner.failure.is_some();
         drop(inner);
-        self.group.changed.notify_all();
+        // The next leader first: the disk waits for it.
+        let next = &self.group.turns[1 - turn];
+        match (waiting[1 - turn] > 0, over) {
+            (false, _) => {}
+            (true, false) => next.notify_one(),
+            (true, true) => next.notify_all(),
+        }
+        if waiting[turn] > 0 {
+            self.group.turns[turn].notify_all();
+        }
+        if others {
+            self.group.changed.notify_all();
+        }
     }
 }
 
@@ -214,6 +262,9 @@ mod tests {
         type Taken = Vec<u64>;
         fn take(&mut self) -> Vec<u64> {
             std::mem::take(&mut self.0)
+        }
+        fn last(&self) -> u64 {
+            self.1
         }
         fn settle(&mut self, _: u64) {}
     }

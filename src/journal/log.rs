@@ -2,7 +2,7 @@
 
 use super::damage::{Damage, DamageKind};
 use super::frame::{Content, FIRST_KIND, KIND_CLOSE, LogId, NUMBER_LIMIT};
-use super::group::{Failure, Group, Outcome, Refused};
+use super::group::{Failure, Group, Outcome, Refused, Work};
 use super::open::Held;
 use super::queue::{Queue, Taken, max_payload};
 use super::segment::{self, Header, NotCreated, Segment};

@@ -168,11 +168,6 @@ impl Queue {
         }
     }
 
-    /// The last number that was given out.
-    pub(super) fn last(&self) -> u64 {
-        self.next - 1
-    }
-
     /// Whether this many frames more, and those that begin their runs, would have numbers that none can have.
     pub(super) fn lacks_numbers(&self, frames: usize) -> bool {
         let needed = 2 * frames as u64 + 2;
@@ -341,6 +336,11 @@ impl Work for Queue {
             batches,
             durable: self.durable,
         }
+    }
+
+    /// The last number that was given out.
+    fn last(&self) -> u64 {
+        self.next - 1
     }
 
     fn settle(&mut self, durable: u64) {

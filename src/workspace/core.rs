@@ -352,28 +352,30 @@ impl Workspace {
 
     fn append(&self, claim: &Claim, commit: &mut Commit) -> std::result::Result<Mark, Refused> {
         let ledger = &self.state.ledger;
-        let unchanged = Refused::Unchanged;
-        commit.number = ledger.draw().map_err(unchanged)?;
+        let index = self.writer.index;
+        let (number, mark) = ledger
+            .begin(claim, index, MarkKind::Commit)
+            .map_err(Refused::Unchanged)?;
+        let unchanged = |mark, error| {
+            // A mark that stays, without a record: whoever finds it finds nothing to do.
+            let _ = ledger.clear(mark, claim);
+            Refused::Unchanged(error)
+        };
+        commit.number = number;
         let mut bytes = commit.encode();
         let mut kind = COMMIT;
         let mut file = None;
         if bytes.len() as u64 > self.writer.log.max_payload() {
             let mut names = self.names();
             let mut ctx = self.ctx(&mut names);
-            let name = private::durable(&mut ctx, &bytes).map_err(unchanged)?;
+            let name = match private::durable(&mut ctx, &bytes) {
+                Ok(name) => name,
+                Err(e) => return Err(unchanged(mark, e)),
+            };
             kind = COMMIT_IN_FILE;
             bytes = InFile::of(commit.number, name.clone(), &bytes).encode();
             file = Some(name);
         }
-        let discard = |file: Option<Name>| self.discard(file.as_slice());
-        let index = self.writer.index;
-        let mark = match ledger.mark(claim, commit.number, index, MarkKind::Commit) {
-            Ok(mark) => mark,
-            Err(e) => {
-                discard(file);
-                return Err(Refused::Unchanged(e));
-            }
-        };
         let record = Record::new(kind, &bytes).transaction(commit.number);
         match self.writer.log.append_durable(&[record]) {
             Ok(_) => {
@@ -383,12 +385,8 @@ impl Workspace {
                 Ok(mark)
             }
             Err(e) if e.disk_state() == DiskState::Unchanged => {
-                discard(file);
-                match ledger.clear(mark, claim) {
-                    Ok(()) => Err(Refused::Unchanged(e)),
-                    // A mark without a record: whoever finds it finds nothing to do.
-                    Err(_) => Err(Refused::Unchanged(e)),
-                }
+                self.discard(file.as_slice());
+                Err(unchanged(mark, e))
             }
             Err(e) => Err(Refused::InDoubt(e, mark)),
         }
@@ -415,10 +413,10 @@ impl Workspace {
                     ));
             }
         };
-        // What follows are locks that end with the claim at the latest.
         let Decided { claim, mark, .. } = decided;
-        let cleared = self.state.ledger.clear(mark, &claim);
-        let left = self.state.ledger.leave(&claim);
+        // A mark that stays has whoever comes next look at a finished transaction.
+        let _ = self.state.ledger.end(mark);
+        // With the claim, in one step: the mark's byte, and the place inside the gate.
         drop(claim);
         match outcome.conflicts.first() {
             Some(found) => Err(Error::of_kind(OP, ErrorKind::Conflict)
@@ -428,8 +426,7 @@ impl Workspace {
                 .with_advice(
                     "theirs stays and ours is kept; the rest is done. See Workspace::conflicts",
                 )),
-            // A mark that could not be cleared has whoever comes next look at a finished transaction.
-            None => cleared.and(left).or(Ok(())),
+            None => Ok(()),
         }
     }
 

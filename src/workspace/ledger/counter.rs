@@ -1,8 +1,7 @@
 //! The numbers of transactions: each is given out once, and they rise.
 
-use super::{COUNTER, COUNTER_BYTE, Ledger, shown};
+use super::{COUNTER, Ledger, shown};
 use crate::{Error, ErrorKind, Result};
-use std::sync::PoisonError;
 
 /// The number and its CRC-32C: after a power cut there may be anything.
 pub(super) const LEN: usize = 12;
@@ -18,24 +17,30 @@ pub(super) fn get(bytes: &[u8; LEN]) -> Option<u64> {
     (crc32c::crc32c(number) == u32::from_le_bytes(*crc)).then(|| u64::from_le_bytes(*number))
 }
 
+/// The number after the one that was given out last.
+pub(super) fn after(last: Option<u64>) -> Result<u64> {
+    match last.map(|n| n.checked_add(1)) {
+        Some(Some(next)) => Ok(next),
+        Some(None) => Err(Error::of_kind("draw a number", ErrorKind::Unsupported)
+            .with_detail("all numbers have been given out")),
+        None => Err(damaged()),
+    }
+}
+
 impl Ledger {
-    /// The next number; nobody else gets the same. Four calls.
+    /// The next number; nobody else gets the same. [`begin`](Self::begin) draws one as well.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`]: the counter is damaged, and [`raise`](Self::raise) was not called since.
+    #[cfg(test)]
     pub(crate) fn draw(&self) -> Result<u64> {
-        self.count(|now| match now.map(|n| n.checked_add(1)) {
-            Some(Some(next)) => Ok(next),
-            Some(None) => Err(Error::of_kind("draw a number", ErrorKind::Unsupported)
-                .with_detail("all numbers have been given out")),
-            None => Err(damaged()),
-        })
+        self.count(after)
     }
 
     /// The last number that was drawn.
     ///
     /// # Errors
-    /// As [`draw`](Self::draw).
+    /// As [`begin`](Self::begin).
     pub(crate) fn last(&self) -> Result<u64> {
         self.count(|now| now.ok_or_else(damaged))
     }
@@ -48,8 +53,7 @@ impl Ledger {
     }
 
     fn count(&self, next: impl FnOnce(Option<u64>) -> Result<u64>) -> Result<u64> {
-        let _thread = self.counter.lock().unwrap_or_else(PoisonError::into_inner);
-        let _process = self.moment(COUNTER_BYTE)?;
+        let _turn = self.turn()?;
         let mut bytes = [0; LEN];
         self.read(COUNTER, &mut bytes)?;
         let number = next(get(&bytes))?;

@@ -3,12 +3,12 @@
 //! An entry is written by whoever holds its byte, and holds it until the entry is zero again. So an entry
 //! that is not zero, with a byte that nobody holds, is a dead one's.
 
-use super::{FIRST_MARK, Ledger, MARKS, MARKS_BYTE, RecoveryLock};
+use super::{COUNTER, FIRST_MARK, Ledger, MARKS, RecoveryLock, counter};
 use crate::claim::{Claim, Extra};
 use crate::sys::LockKind;
 use crate::{Error, ErrorKind, Result};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, PoisonError};
 
 const OP: &str = "mark a transaction";
 pub(super) const NUMBER: usize = 256;
@@ -127,8 +127,27 @@ fn offset(entry: usize) -> u64 {
 }
 
 impl Ledger {
-    /// Marks a transaction, before its first record is written. Five calls. Only one thread at a time may do
-    /// this with a claim.
+    /// Draws the number of a transaction, which nobody else gets, and marks it, before its first record is
+    /// written. Six calls. Only one thread at a time may do this with a claim.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`]: no entry is free. [`ErrorKind::Corrupt`]: the counter is damaged, and
+    /// [`raise`](Self::raise) was not called since.
+    pub(crate) fn begin(&self, claim: &Claim, log: u32, kind: MarkKind) -> Result<(u64, Mark)> {
+        const BETWEEN: usize = (MARKS - COUNTER) as usize;
+        let _turn = self.turn()?;
+        let mut bytes = [0; BETWEEN + LEN * NUMBER];
+        self.read(COUNTER, &mut bytes)?;
+        let (before, table) = bytes.split_at(BETWEEN);
+        let number = counter::after(before.first_chunk().and_then(counter::get))?;
+        let mut drawn = [0; counter::LEN];
+        counter::put(&mut drawn, number);
+        self.write(COUNTER, &drawn)?;
+        let mark = self.mark_in(&entries(table), claim, number, log, kind)?;
+        Ok((number, mark))
+    }
+
+    /// Marks a transaction that has its number.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`]: no entry is free.
@@ -139,12 +158,21 @@ impl Ledger {
         log: u32,
         kind: MarkKind,
     ) -> Result<Mark> {
+        let _turn = self.turn()?;
+        self.mark_in(&self.table()?, claim, number, log, kind)
+    }
+
+    /// Takes an entry. One at a time, so that an entry that is seen as free still is: nobody may hold, not
+    /// even for a moment, the byte of one that a dead writer has left, or that one would be taken for alive.
+    fn mark_in(
+        &self,
+        table: &[[u8; LEN]; NUMBER],
+        claim: &Claim,
+        number: u64,
+        log: u32,
+        kind: MarkKind,
+    ) -> Result<Mark> {
         let content = encode(number, log, kind);
-        let _thread = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        // One at a time, so that an entry that is seen as free still is: nobody may hold, not even for a
-        // moment, the byte of one that a dead writer has left, or that one would be taken for alive.
-        let _process = self.moment(MARKS_BYTE)?;
-        let table = self.table()?;
         // Not all begin at the same place.
         let first = (number % NUMBER as u64) as usize;
         for entry in (first..NUMBER).chain(0..first) {
@@ -165,10 +193,17 @@ impl Ledger {
     /// Takes a mark back, when the work is done or will never be. Two calls. After an error it may stay, and
     /// be a dead one's when the claim ends, which does no harm.
     pub(crate) fn clear(&self, mark: Mark, claim: &Claim) -> Result<()> {
+        let entry = mark.entry;
+        self.end(mark)?;
+        claim.unlock_extra(byte(entry))
+    }
+
+    /// [`clear`](Self::clear) for a claim that ends right after, and with it the byte. One call.
+    pub(crate) fn end(&self, mark: Mark) -> Result<()> {
         self.write(offset(mark.entry), &[0; LEN])?;
         // Once the byte is free it may be another process's.
         self.alive.unset(mark.entry);
-        claim.unlock_extra(byte(mark.entry))
+        Ok(())
     }
 
     /// The marks that nobody holds, in the order of their numbers. One call, one more for each mark of
@@ -219,10 +254,14 @@ impl Ledger {
     fn table(&self) -> Result<[[u8; LEN]; NUMBER]> {
         let mut bytes = [0; LEN * NUMBER];
         self.read(MARKS, &mut bytes)?;
-        let mut table = [[0; LEN]; NUMBER];
-        for (entry, content) in table.iter_mut().zip(bytes.chunks_exact(LEN)) {
-            entry.copy_from_slice(content);
-        }
-        Ok(table)
+        Ok(entries(&bytes))
     }
+}
+
+fn entries(bytes: &[u8]) -> [[u8; LEN]; NUMBER] {
+    let mut table = [[0; LEN]; NUMBER];
+    for (entry, content) in table.iter_mut().zip(bytes.chunks_exact(LEN)) {
+        entry.copy_from_slice(content);
+    }
+    table
 }

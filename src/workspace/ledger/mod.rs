@@ -29,7 +29,7 @@ use crate::root::Dir;
 use crate::sys::{self, AsFd, Errno, LockKind, LockRange, Mode, OFlags, OwnedFd};
 use crate::{Error, ErrorKind, Result};
 use std::ffi::CStr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(super) const FILE: &CStr = c"ledger";
@@ -48,9 +48,8 @@ pub(crate) const RECOVERY: Extra = Extra::new(2);
 const FIRST_MARK: u32 = 256;
 
 /// Bytes of the ledger file that are locked for a moment.
-const COUNTER_BYTE: u64 = 0;
+const TURN_BYTE: u64 = 0;
 const HORIZON_BYTE: u64 = 1;
-const MARKS_BYTE: u64 = 2;
 /// How long a moment may last: its holder writes 16 bytes, or waits for a sync.
 const MOMENT: Duration = Duration::from_secs(30);
 
@@ -59,12 +58,10 @@ const MOMENT: Duration = Duration::from_secs(30);
 pub(crate) struct Ledger {
     file: OwnedFd,
     claims: Arc<Claims>,
-    /// Held by the thread that has the counter's byte.
-    counter: Mutex<()>,
+    /// Held by the thread that has the byte for counter and marks.
+    turn: Mutex<()>,
     /// Held by the thread that has the horizon's byte.
     horizon: Mutex<horizon::Known>,
-    /// Held by the thread that looks for a free mark.
-    marks: Mutex<()>,
     alive: Arc<marks::Alive>,
     /// It holds nothing, and so sees every lock as somebody else's.
     watch: OnceLock<Claim>,
@@ -103,9 +100,8 @@ impl Ledger {
         let ledger = Self {
             file,
             claims: Arc::clone(claims),
-            counter: Mutex::default(),
+            turn: Mutex::default(),
             horizon: Mutex::default(),
-            marks: Mutex::default(),
             alive: Arc::default(),
             watch: OnceLock::new(),
             process: std::process::id(),
@@ -154,6 +150,15 @@ impl Ledger {
         }
     }
 
+    /// The right to change the counter, and to take a free mark.
+    fn turn(&self) -> Result<Turn<'_>> {
+        let thread = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Turn {
+            _process: self.moment(TURN_BYTE)?,
+            _thread: thread,
+        })
+    }
+
     /// Takes a byte of the file from other processes. The caller keeps other threads out.
     fn moment(&self, byte: u64) -> Result<Moment<'_>> {
         if self.process != std::process::id() {
@@ -193,6 +198,12 @@ impl Ledger {
         let fresh = self.claims.try_claim(&[])?;
         Ok(self.watch.get_or_init(|| fresh))
     }
+}
+
+/// Held against other processes, and against other threads for longer than that.
+struct Turn<'a> {
+    _process: Moment<'a>,
+    _thread: MutexGuard<'a, ()>,
 }
 
 /// A byte of the ledger file, held.

@@ -120,8 +120,7 @@ impl Workspace {
         let (writer, _) = writers::open_own(&self.state, self.options.log)?;
         let ledger = &self.state.ledger;
         let claim = self.state.claims.try_claim(&[])?;
-        let number = ledger.draw()?;
-        let mark = ledger.mark(&claim, number, writer.index, MarkKind::Section)?;
+        let (number, mark) = ledger.begin(&claim, writer.index, MarkKind::Section)?;
         Ok(Section {
             workspace: self,
             begin: Begin {
