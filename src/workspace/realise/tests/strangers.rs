@@ -5,8 +5,11 @@ use crate::sys::hook;
 use crate::workspace::draft::{AttrRequest, DraftSet, NewContent, Source};
 use crate::workspace::mapping::Object;
 use crate::workspace::realise::Mode;
+use crate::workspace::testbed::Builder;
+use rustix::fs::XattrFlags;
 use std::fs::{self, File, FileTimes, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A small new file of which the disk has a beginning, or zeros, is torn, and made anew. One that has
@@ -156,6 +159,108 @@ fn what_takes_the_place_of_what_is_changed_is_not_changed() {
                 let has = rustix::fs::getxattr(&victim, "user.ours", &mut value);
                 assert!(has.is_err(), "{what}");
             }
+        }
+    }
+}
+
+/// An attribute with neither of the two values that are recorded is somebody else's: it stays, and is told.
+#[test]
+fn an_attribute_that_somebody_else_has_set_stays() {
+    type Case = (Scene, fn(&Path), fn(&Path) -> String);
+    let scene = |name, draft| Scene {
+        name,
+        prepare: |w| w.write("f", b"old"),
+        draft,
+        check: |_| {},
+    };
+    fn change(b: &mut Builder<'_>, attr: AttrRequest) {
+        let (f, _) = b.old("f");
+        b.change(f, DraftSet::Attributes(attr));
+    }
+    let mut cases: Vec<Case> = vec![
+        (
+            scene("mode", |b| {
+                let mode = Some(0o711);
+                change(
+                    b,
+                    AttrRequest {
+                        mode,
+                        ..AttrRequest::default()
+                    },
+                );
+            }),
+            |f| fs::set_permissions(f, Permissions::from_mode(0o604)).unwrap(),
+            |f| format!("{:o}", fs::metadata(f).unwrap().mode()),
+        ),
+        (
+            scene("time", |b| {
+                let mtime = Some((1000, 0));
+                change(
+                    b,
+                    AttrRequest {
+                        mtime,
+                        ..AttrRequest::default()
+                    },
+                );
+            }),
+            |f| {
+                let time = UNIX_EPOCH + Duration::from_secs(5000);
+                let file = File::options().write(true).open(f).unwrap();
+                file.set_times(FileTimes::new().set_modified(time)).unwrap();
+            },
+            |f| fs::metadata(f).unwrap().mtime().to_string(),
+        ),
+        (
+            scene("extended attribute", |b| {
+                let xattrs = vec![(b"user.x".to_vec(), Some(b"ours".to_vec()))];
+                change(
+                    b,
+                    AttrRequest {
+                        xattrs,
+                        ..AttrRequest::default()
+                    },
+                );
+            }),
+            |f| rustix::fs::setxattr(f, "user.x", b"their", XattrFlags::empty()).unwrap(),
+            |f| {
+                let mut value = [0; 8];
+                let n = rustix::fs::getxattr(f, "user.x", &mut value).unwrap();
+                format!("{:?}", &value[..n])
+            },
+        ),
+    ];
+    if rustix::process::geteuid().is_root() {
+        cases.push((
+            scene("owner", |b| {
+                let gid = Some(1);
+                change(
+                    b,
+                    AttrRequest {
+                        gid,
+                        ..AttrRequest::default()
+                    },
+                );
+            }),
+            |f| chown(f, Some(2), Some(2)).unwrap(),
+            |f| {
+                let meta = fs::metadata(f).unwrap();
+                format!("{}:{}", meta.uid(), meta.gid())
+            },
+        ));
+    } else {
+        eprintln!(
+            "SKIPPED an_attribute_that_somebody_else_has_set_stays: another owner needs root"
+        );
+    }
+    for (scene, theirs, look) in cases {
+        for mode in [Mode::First, Mode::Again] {
+            let ready = Ready::of(&scene);
+            let f = ready.world.path("f");
+            theirs(&f);
+            let before = look(&f);
+            let outcome = ready.run(mode).unwrap();
+            assert_eq!(outcome.conflicts.len(), 1, "{}, {mode:?}", scene.name);
+            assert_eq!(look(&f), before, "{}, {mode:?}", scene.name);
         }
     }
 }
