@@ -324,7 +324,9 @@ fn one_thing_again_and_again() {
     });
 }
 
-/// So many files written in place that one sync makes all of them durable; and again, by another transaction.
+/// Files written in place, and again by other transactions: contents that travel in the record, so long
+/// ones that they are copied first, so many of these that one sync makes all of them durable, and one
+/// kind over the other.
 #[test]
 fn many_in_place() {
     prove("many in place", five, |row| {
@@ -332,6 +334,21 @@ fn many_in_place() {
             row.commit(&move |tx| {
                 for file in 0..5 {
                     let text = vec![b'a' + n * file; 1_800 / usize::from(n + file)];
+                    tx.write_in_place(format!("f{file}"), text)?;
+                }
+                Ok(())
+            });
+        }
+        row.commit(&|tx| tx.write("f1", "replaced"));
+    });
+    prove("many long ones in place", five, |row| {
+        for n in [1, 2, 3] {
+            row.commit(&move |tx| {
+                for file in 0..5 {
+                    // All of the first transaction, then one of two, then none.
+                    let is_long = file % n == 0 && n < 3;
+                    let len = if is_long { 16_500 } else { 1_300 };
+                    let text = vec![b'a' + 5 * n + file; len + 100 * usize::from(file)];
                     tx.write_in_place(format!("f{file}"), text)?;
                 }
                 Ok(())

@@ -17,6 +17,8 @@ use std::ffi::CStr;
 const SECTOR: usize = 512;
 /// How much is compared or copied at once.
 const BUFFER: usize = 256 << 10;
+/// No file system has longer blocks.
+const BLOCK: u64 = 64 << 10;
 impl<'m> Work<'_, '_, 'm> {
     /// Writes the last content of a chain over that of the object. It is not durable, and copies
     /// stay, until [`settle_content`](Self::settle_content); without copies, until the next
@@ -403,23 +405,23 @@ fn open_to_compare(dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<Opti
     }
 }
 
-/// Writes from the start to the end, then cuts off what is longer. What stays of the last sector
-/// until then is zeroed with it, so that no sector is ever half of each.
+/// Writes from the start to the end, then cuts off what is longer. The rest of the last block is zeroed with
+/// the end of the content before that: so no sector is ever half of each, and what the file system leaves
+/// behind the new end on the disk, which btrfs does not zero, is not seen again when the file grows. One that
+/// is not longer is not cut: btrfs would write the new length before the content.
 fn write_over(file: &OwnedFd, new: &Version<'_>, was: u64, path: &[u8]) -> Result<()> {
     let len = new.len(path)?;
-    // Whole sectors, so that there is room for what is zeroed behind the last one.
-    let buffer = usize::try_from(len).map_or(BUFFER, |len| len.min(BUFFER - 1));
-    let mut buf = vec![0; buffer.saturating_add(1).next_multiple_of(SECTOR)];
+    let cut = was.saturating_sub(len);
+    let rest = len.next_multiple_of(BLOCK) - len;
+    let zeros = usize::try_from(rest.min(cut)).unwrap_or(0);
+    let chunk = usize::try_from(len).map_or(BUFFER, |len| len.min(BUFFER));
+    let mut buf = vec![0; chunk + zeros];
     let mut at = 0;
     loop {
-        let n = new.read(&mut buf, at, path)?;
-        if n == 0 {
-            break;
-        }
-        // At most as far as the file reaches already.
-        let whole = n.next_multiple_of(SECTOR);
-        let reach = usize::try_from(was.saturating_sub(at)).unwrap_or(usize::MAX);
-        let mut rest = buf.get(..whole.min(reach).max(n)).unwrap_or_default();
+        let n = new.read(buf.get_mut(..chunk).unwrap_or_default(), at, path)?;
+        let is_last = n == 0 || at + n as u64 >= len;
+        let end = if is_last { n + zeros } else { n };
+        let mut rest = buf.get(..end).unwrap_or_default();
         let mut to = at;
         while !rest.is_empty() {
             match sys::pwrite(file, rest, to).map_err(|e| fail("pwrite64", e, path))? {
@@ -431,6 +433,12 @@ fn write_over(file: &OwnedFd, new: &Version<'_>, was: u64, path: &[u8]) -> Resul
             }
         }
         at += n as u64;
+        if is_last {
+            break;
+        }
     }
-    sys::ftruncate(file, len).map_err(|e| fail("ftruncate", e, path))
+    match cut {
+        0 => Ok(()),
+        _ => sys::ftruncate(file, len).map_err(|e| fail("ftruncate", e, path)),
+    }
 }

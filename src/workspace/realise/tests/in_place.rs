@@ -10,7 +10,7 @@ use crate::workspace::draft::{AttrRequest, DraftSet, Source};
 use crate::workspace::mapping::{Mapping, Set};
 use crate::workspace::realise::{Mode, realise};
 use crate::workspace::stage::stage;
-use crate::workspace::testbed::both_ways;
+use crate::workspace::testbed::{World, both_ways};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -255,5 +255,41 @@ fn check_kept() {
                 break;
             }
         }
+    }
+}
+
+/// Behind the end of a shorter content is nothing of the old one, to the end of the block, when it is
+/// cut off: btrfs shows it again when the file grows and the power goes. What does not get shorter is
+/// not cut.
+#[test]
+fn what_is_cut_off_is_zeroed_first() {
+    for (len, zeroed) in [
+        (700, 65_536),
+        (65_536, 65_536),
+        (70_000, 131_072),
+        (150_000, 150_000),
+    ] {
+        let world = World::new();
+        world.write("f", &[1; 150_000]);
+        let mut draft = world.draft();
+        let (f, _) = draft.old("f");
+        let text = vec![9; len];
+        draft.change(f, DraftSet::Content(Source::Bytes(text.into())));
+        let draft = draft.draft;
+        let mapping = world.with(|ctx| stage(ctx, draft).unwrap().committed());
+        let run = || world.with(|ctx| realise(ctx, &mapping, Mode::First));
+        let (done, calls) = hook::scope(None, || hook::deny(&[("ftruncate", Errno::IO)], run));
+        let found = fs::read(world.path("f")).unwrap();
+        assert_eq!(found.len(), 150_000);
+        let is = |part: &[u8], byte: u8| part.iter().all(|b| *b == byte);
+        assert!(is(&found[..len], 9), "{len}");
+        if len == found.len() {
+            done.unwrap();
+            assert!(!calls.iter().any(|call| call.starts_with("ftruncate")));
+            continue;
+        }
+        done.unwrap_err();
+        assert!(is(&found[len..zeroed], 0), "{len}");
+        assert!(is(&found[zeroed..], 1), "{len}");
     }
 }
