@@ -119,7 +119,8 @@ fn operations(top: &Path) -> Vec<(&'static str, Operation)> {
                 tx.read("w/f")?;
                 tx.write("w/f", "new")?;
                 tx.write("w/new", "new")?;
-                tx.remove_file("w/gone").write_in_place("w/long", "new")?;
+                tx.remove_file("w/gone")
+                    .write_in_place("w/long", vec![b'n'; 20_000])?;
                 tx.append("w/more", "new")?;
                 tx.rename("w/here", "w/there").create_dir("w/d");
                 tx.write("w/d/long", vec![0; 1 << 20])?;
