@@ -4,7 +4,7 @@ use super::commit::Receipt;
 use super::conflict::{self, Conflict};
 use super::ctx::Ctx;
 use super::draft::StagedFile;
-use super::identity::Stamp;
+use super::identity::now;
 use super::ledger::{DeadMark, Mark, MarkKind};
 use super::mapping::Mapping;
 use super::options::WorkspaceOptions;
@@ -489,12 +489,6 @@ enum Refused {
     Unchanged(Error),
     /// Nobody knows.
     InDoubt(Error, Mark),
-}
-
-pub(super) fn now() -> Stamp {
-    let since = sys::realtime();
-    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-    (seconds, since.subsec_nanos())
 }
 
 #[cfg(test)]

@@ -3,10 +3,17 @@
 //! The device number does not: it may change over a reboot. Inode number and birth time stay, and the length
 //! and time of modification tell whether the content is still the one that was seen.
 
-use crate::sys::{FileType, Metadata};
+use crate::sys::{self, FileType, Metadata};
 
 /// A point in time as file systems keep it: seconds since the epoch, and nanoseconds.
 pub(crate) type Stamp = (i64, u32);
+
+/// The time of day.
+pub(super) fn now() -> Stamp {
+    let since = sys::realtime();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    (seconds, since.subsec_nanos())
+}
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

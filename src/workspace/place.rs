@@ -1,12 +1,11 @@
 //! Directories in which a transaction changes names, open.
 
 use super::identity::{Ident, Stamp};
-use crate::Dir;
-use crate::Root;
 use crate::sys::{
     self, AsFd, AtFlags, BorrowedFd, Errno, Metadata, Mode, OFlags, OwnedFd, RenameFlags, Timespec,
     Timestamps, UTIME_OMIT,
 };
+use crate::{Dir, Root};
 use std::ffi::CStr;
 
 /// A directory's descriptor: one that somebody else holds, or one of its own.

@@ -34,7 +34,7 @@ pub use resource::{Authority, HookResult};
 
 use super::Workspace;
 use super::commit::Receipt;
-use super::core::now;
+use super::identity::now;
 use super::ledger::{Mark, MarkKind};
 use super::private;
 use super::record::{InFile, PHASE, SECTION_BEGIN, SECTION_ITEM};

@@ -7,7 +7,7 @@ use super::{INLINE, Work, fail};
 use crate::sys::{self, AsFd, Errno, Mode, OFlags};
 use crate::tree::{self, acl};
 use crate::workspace::draft::{AttrRequest, DraftChange, DraftSet, Piece, Source};
-use crate::workspace::identity::{Ident, Stamp};
+use crate::workspace::identity::{Ident, Stamp, now};
 use crate::workspace::mapping::{self, Change, ObjectIx, Set};
 use crate::workspace::place;
 use crate::{Name, Result};
@@ -168,15 +168,11 @@ impl Work<'_, '_> {
         }
         self.room_in_place -= both;
         let before = read_all(file, len, path)?;
-        let now = sys::realtime();
         Ok(Some(Set::Logged {
             name: (self.ctx.names)()?,
             before,
             after: after.to_vec(),
-            time: (
-                i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
-                now.subsec_nanos(),
-            ),
+            time: now(),
         }))
     }
 }
