@@ -108,7 +108,27 @@ pub(super) struct Content<'a> {
     pub(super) kind: u16,
     pub(super) transaction: u64,
     pub(super) fence: u64,
-    pub(super) payload: &'a [u8],
+    pub(super) payload: Payload<'a>,
+}
+
+/// A payload: these bytes, and then those of the others, which so need not be copied together before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Payload<'a> {
+    pub(super) first: &'a [u8],
+    pub(super) others: &'a [&'a [u8]],
+}
+
+impl<'a> Payload<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            first: bytes,
+            others: &[],
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.first.len() + self.others.iter().map(|part| part.len()).sum::<usize>()
+    }
 }
 
 /// The content of a release frame.
@@ -117,7 +137,7 @@ pub(super) fn release(payload: &[u8; 8]) -> Content<'_> {
         kind: KIND_RELEASE,
         transaction: 0,
         fence: 0,
-        payload,
+        payload: Payload::new(payload),
     }
 }
 
@@ -137,7 +157,10 @@ pub(super) fn push(to: &mut Vec<u8>, seq: u64, begin: bool, content: Content<'_>
     to.extend_from_slice(&content.transaction.to_le_bytes());
     to.extend_from_slice(&content.fence.to_le_bytes());
     to.extend_from_slice(&[0; 8]);
-    to.extend_from_slice(content.payload);
+    to.extend_from_slice(content.payload.first);
+    for part in content.payload.others {
+        to.extend_from_slice(part);
+    }
     to.resize(end, 0);
 }
 
@@ -281,7 +304,7 @@ mod tests {
                 kind: FIRST_KIND,
                 transaction: seq + 1,
                 fence: u64::MAX,
-                payload,
+                payload: Payload::new(payload),
             };
             push(&mut out, seq, false, content);
         }
@@ -317,7 +340,7 @@ mod tests {
                 kind,
                 transaction: 0,
                 fence: 0,
-                payload,
+                payload: Payload::new(payload),
             };
             push(&mut out, seq, false, content);
             out[14..16].copy_from_slice(&flags.to_le_bytes());

@@ -1,7 +1,7 @@
 //! The log itself: adding records, syncing them together, releasing and closing.
 
 use super::damage::{Damage, DamageKind};
-use super::frame::{Content, FIRST_KIND, KIND_CLOSE, LogId, NUMBER_LIMIT};
+use super::frame::{Content, FIRST_KIND, KIND_CLOSE, LogId, NUMBER_LIMIT, Payload};
 use super::group::{Failure, Group, Outcome, Refused, Work};
 use super::open::Held;
 use super::queue::{Queue, Taken, max_payload};
@@ -23,7 +23,7 @@ pub struct Record<'a> {
     kind: u16,
     transaction: u64,
     fence: u64,
-    payload: &'a [u8],
+    payload: Payload<'a>,
 }
 
 impl<'a> Record<'a> {
@@ -33,8 +33,14 @@ impl<'a> Record<'a> {
             kind,
             transaction: 0,
             fence: 0,
-            payload,
+            payload: Payload::new(payload),
         }
+    }
+
+    /// With more payload behind what it has, in parts that need not stand together.
+    pub(crate) const fn and(mut self, others: &'a [&'a [u8]]) -> Self {
+        self.payload.others = others;
+        self
     }
 
     /// The first kind that is the caller's; those below are the log's own.
@@ -275,7 +281,7 @@ impl Log {
             kind: KIND_CLOSE,
             transaction: 0,
             fence: 0,
-            payload: &[],
+            payload: Payload::new(&[]),
         };
         loop {
             let placed = {

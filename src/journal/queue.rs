@@ -398,7 +398,7 @@ mod tests {
             kind: 16,
             transaction: 0,
             fence: 0,
-            payload: &payload,
+            payload: frame::Payload::new(&payload),
         };
         queue.place(content, false).unwrap()
     }

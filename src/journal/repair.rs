@@ -8,7 +8,7 @@
 use super::analyse::{Analysis, Head, analyse};
 use super::damage::Damage;
 use super::frame::{
-    self, BLOCK, Content, KIND_CLOSE, LogId, NUMBER_LIMIT, Run, release, room, seal,
+    self, BLOCK, Content, KIND_CLOSE, LogId, NUMBER_LIMIT, Payload, Run, release, room, seal,
 };
 use super::open::{lock, read_heads, remove_unfinished};
 use super::queue::show_id;
@@ -178,7 +178,7 @@ fn encode(found: &Analysis, id: LogId, run: Run) -> Vec<u8> {
             kind: frame.kind,
             transaction: frame.transaction,
             fence: frame.fence,
-            payload: &frame.payload,
+            payload: Payload::new(&frame.payload),
         };
         frame::push(&mut out, frame.seq, false, content);
         last = frame.seq;
@@ -188,7 +188,7 @@ fn encode(found: &Analysis, id: LogId, run: Run) -> Vec<u8> {
         kind: KIND_CLOSE,
         transaction: 0,
         fence: 0,
-        payload: &[],
+        payload: Payload::new(&[]),
     };
     let mut end = Vec::new();
     frame::push(&mut end, last + 1, false, close);

@@ -63,9 +63,9 @@ impl Abandonment {
                 w.u64(*ix as u64);
             }
         }
-        let crc = crc32c::crc32c(&w.0);
+        let crc = crc32c::crc32c(&w.out);
         w.u32(crc);
-        w.0
+        w.out
     }
 
     fn decode(bytes: &[u8]) -> Result<Self> {

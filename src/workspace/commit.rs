@@ -1,7 +1,7 @@
 //! From a collected transaction to its one record: claims, conditions, staging.
 
 use super::draft::Draft;
-use super::mapping::{Object, Set};
+use super::mapping::{Mapping, Object, Set};
 use super::plan::{Plan, describe};
 use super::stage::stage;
 use super::transaction::{Condition, Transaction};
@@ -103,7 +103,15 @@ pub(super) fn commit_draft(mut tx: Transaction<'_>, draft: Draft) -> Result<Rece
     let mut names = workspace.names();
     let staging = stage(&mut workspace.ctx(&mut names), draft)?;
     // What is committed is not the transaction's any more; what was overwritten in it, still is.
-    let mapping = staging.mapping();
+    if !tx.files.is_empty() {
+        let committed = files_of(staging.mapping());
+        tx.files.retain(|name| !committed.contains(name));
+    }
+    workspace.decide(claim, staging, std::mem::take(&mut tx.label))
+}
+
+/// The private files that a transaction of this mapping puts in place, or takes content from.
+fn files_of(mapping: &Mapping) -> BTreeSet<&Name> {
     let new = mapping.objects.iter().filter_map(|object| match object {
         Object::New { staged, .. } => Some(staged),
         _ => None,
@@ -115,9 +123,7 @@ pub(super) fn commit_draft(mut tx: Transaction<'_>, draft: Draft) -> Result<Rece
             Set::Content { after, .. } => Some(after),
             _ => None,
         });
-    let committed: BTreeSet<&Name> = new.chain(in_place).collect();
-    tx.files.retain(|name| !committed.contains(name));
-    workspace.decide(claim, staging, std::mem::take(&mut tx.label))
+    new.chain(in_place).collect()
 }
 
 /// The sum of the transaction, from a picture of the tree that is claimed as a whole.

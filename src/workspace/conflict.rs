@@ -174,9 +174,9 @@ impl Conflict {
             w.ident(ident);
         });
         w.option(self.change.as_ref(), |w, set| w.set(set));
-        let crc = crc32c::crc32c(&w.0);
+        let crc = crc32c::crc32c(&w.out);
         w.u32(crc);
-        w.0
+        w.out
     }
 
     fn decode(bytes: &[u8]) -> Result<Self> {

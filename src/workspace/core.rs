@@ -308,7 +308,7 @@ impl Workspace {
             incarnation: self.state.incarnation().parts(),
             time: now(),
             label,
-            mapping: staging.mapping().clone(),
+            mapping: staging.take_mapping(),
         };
         let mut again = true;
         let mark = loop {
@@ -329,8 +329,8 @@ impl Workspace {
                 }
                 Err(Refused::InDoubt(e, mark)) => {
                     // The claims stay taken, and what was staged stays, until opening the log again tells.
-                    let mapping = staging.committed();
-                    self.lock().in_doubt.push((mark, claim, mapping));
+                    drop(staging.committed());
+                    self.lock().in_doubt.push((mark, claim, commit.mapping));
                     return Err(e.with_operation(OP).with_advice(
                         "open the workspace again: that tells whether it is committed",
                     ));
@@ -362,25 +362,30 @@ impl Workspace {
             Refused::Unchanged(error)
         };
         commit.number = number;
-        let mut bytes = commit.encode();
-        let mut kind = COMMIT;
-        let mut file = None;
-        if bytes.len() as u64 > self.writer.log.max_payload() {
+        let encoded = commit.written();
+        let parts = encoded.parts();
+        let mut len = parts.iter().map(|part| part.len() as u64).sum();
+        let mut record = Record::new(COMMIT, &[]).and(&parts);
+        let (mut file, reference);
+        file = None;
+        if len > self.writer.log.max_payload() {
             let mut names = self.names();
             let mut ctx = self.ctx(&mut names);
+            let bytes = parts.concat();
             let name = match private::durable(&mut ctx, &bytes) {
                 Ok(name) => name,
                 Err(e) => return Err(unchanged(mark, e)),
             };
-            kind = COMMIT_IN_FILE;
-            bytes = InFile::of(commit.number, name.clone(), &bytes).encode();
+            reference = InFile::of(commit.number, name.clone(), &bytes).encode();
+            record = Record::new(COMMIT_IN_FILE, &reference);
+            len = reference.len() as u64;
             file = Some(name);
         }
-        let record = Record::new(kind, &bytes).transaction(commit.number);
+        let record = record.transaction(commit.number);
         match self.writer.log.append_durable(&[record]) {
             Ok(_) => {
                 let mut inner = self.lock();
-                inner.bytes += bytes.len() as u64;
+                inner.bytes += len;
                 inner.files.extend(file);
                 Ok(mark)
             }

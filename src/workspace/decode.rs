@@ -259,7 +259,7 @@ impl<'a> Reader<'a> {
 
     fn body(&mut self, counts: &Counts) -> Read<Body> {
         Ok(match self.u8()? {
-            0 => Body::Inline(self.bytes()?),
+            0 => Body::Inline(self.bytes()?.into()),
             1 => Body::Staged,
             2 => Body::Symlink(self.target()?),
             3 => Body::Dir,

@@ -3,26 +3,72 @@
 use super::identity::{Ident, Kind, Stamp};
 use super::mapping::{Attributes, Before, Body, Change, Mapping, Object, Place, Set, Slot};
 use crate::Name;
+use std::sync::Arc;
+
+/// Contents that are shorter are copied rather than kept apart.
+const APART: usize = 512;
 
 /// Bytes under construction.
-#[derive(Debug, Default)]
-pub(super) struct Writer(pub(super) Vec<u8>);
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) out: Vec<u8>,
+    /// Long contents, each with where in `out` it stands, if they are kept apart.
+    apart: Option<Vec<(usize, Arc<[u8]>)>>,
+}
 
 impl Writer {
+    /// Bytes that begin with these.
+    pub(super) fn new(out: Vec<u8>) -> Self {
+        Self { out, apart: None }
+    }
+
+    /// Long contents are not copied from now on: [`parts`](Self::parts) has them.
+    pub(super) fn apart(mut self) -> Self {
+        self.apart = Some(Vec::new());
+        self
+    }
+
+    /// All bytes in order, in pieces.
+    pub(super) fn parts(&self) -> Vec<&[u8]> {
+        let mut parts = Vec::new();
+        let mut rest = self.out.as_slice();
+        let mut at = 0;
+        for (stands, content) in self.apart.iter().flatten() {
+            // It was the length of `out` when the content came, so it is not beyond.
+            let (before, after) = rest.split_at(stands - at);
+            parts.extend([before, content]);
+            (rest, at) = (after, *stands);
+        }
+        parts.push(rest);
+        parts
+    }
+
+    /// The content of a file.
+    fn content(&mut self, content: &Arc<[u8]>) {
+        match &mut self.apart {
+            Some(apart) if content.len() >= APART => {
+                let len = u32::try_from(content.len()).unwrap_or(u32::MAX);
+                self.out.extend_from_slice(&len.to_le_bytes());
+                apart.push((self.out.len(), Arc::clone(content)));
+            }
+            _ => self.bytes(content),
+        }
+    }
+
     pub(super) fn u8(&mut self, n: u8) {
-        self.0.push(n);
+        self.out.push(n);
     }
 
     pub(super) fn u32(&mut self, n: u32) {
-        self.0.extend_from_slice(&n.to_le_bytes());
+        self.out.extend_from_slice(&n.to_le_bytes());
     }
 
     pub(super) fn u64(&mut self, n: u64) {
-        self.0.extend_from_slice(&n.to_le_bytes());
+        self.out.extend_from_slice(&n.to_le_bytes());
     }
 
     pub(super) fn stamp(&mut self, (seconds, nanos): Stamp) {
-        self.0.extend_from_slice(&seconds.to_le_bytes());
+        self.out.extend_from_slice(&seconds.to_le_bytes());
         self.u32(nanos);
     }
 
@@ -37,7 +83,7 @@ impl Writer {
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
-        self.0.extend_from_slice(bytes);
+        self.out.extend_from_slice(bytes);
     }
 
     pub(super) fn list<T>(&mut self, all: &[T], mut write: impl FnMut(&mut Self, &T)) {
@@ -136,7 +182,7 @@ impl Writer {
         match body {
             Body::Inline(content) => {
                 self.u8(0);
-                self.bytes(content);
+                self.content(content);
             }
             Body::Staged => self.u8(1),
             Body::Symlink(target) => {

@@ -7,6 +7,7 @@
 
 use super::identity::{Ident, Stamp};
 use crate::Name;
+use std::sync::Arc;
 
 /// Index of a [`Place`].
 pub(crate) type PlaceIx = usize;
@@ -67,7 +68,7 @@ pub(crate) enum Object {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     /// A file whose content travels in the record.
-    Inline(Vec<u8>),
+    Inline(Arc<[u8]>),
     /// A file whose content was durable, under the staged name, before the commit.
     Staged,
     Symlink(Vec<u8>),

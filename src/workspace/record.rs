@@ -77,15 +77,21 @@ impl Commit {
         }
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut w = begin();
+    /// As bytes, whose pieces [`Writer::parts`] gives: contents are not copied.
+    pub(crate) fn written(&self) -> Writer {
+        let mut w = begin().apart();
         w.u64(self.number);
-        w.option(self.incarnation.0, |w, id| w.0.extend_from_slice(&id));
+        w.option(self.incarnation.0, |w, id| w.out.extend_from_slice(&id));
         w.option(self.incarnation.1, Writer::u64);
         w.stamp(self.time);
         w.bytes(&self.label);
         w.mapping(&self.mapping);
-        w.0
+        w
+    }
+
+    #[cfg(test)]
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        self.written().parts().concat()
     }
 
     /// # Errors
@@ -131,7 +137,7 @@ impl InFile {
         w.bytes(self.name.as_bytes());
         w.u64(self.len);
         w.u32(self.crc);
-        w.0
+        w.out
     }
 
     /// # Errors
@@ -179,7 +185,7 @@ impl InFile {
 }
 
 pub(super) fn begin() -> Writer {
-    Writer(vec![VERSION])
+    Writer::new(vec![VERSION])
 }
 
 pub(super) fn decode<T>(
@@ -302,7 +308,7 @@ mod tests {
                 ident: ident(2),
                 slot: 1,
             },
-            new(Body::Inline(b"content".to_vec())),
+            new(Body::Inline(vec![7; 1000].into())),
             new(Body::Staged),
             new(Body::Symlink(b"../x".to_vec())),
             new(Body::Dir),

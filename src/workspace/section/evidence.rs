@@ -156,7 +156,7 @@ pub(super) fn put(w: &mut Writer, evidence: &Evidence) {
         w.u32(seen.gid.as_raw());
         w.stamp(stamp(seen.modified));
         w.u64(seen.inode);
-        w.option(seen.sha256, |w, hash| w.0.extend_from_slice(&hash));
+        w.option(seen.sha256, |w, hash| w.out.extend_from_slice(&hash));
     });
 }
 

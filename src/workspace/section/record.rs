@@ -57,7 +57,7 @@ impl Begin {
         w.u64(self.number);
         w.stamp(self.time);
         w.bytes(&self.label);
-        w.0
+        w.out
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
@@ -94,7 +94,7 @@ impl Item {
                 w.bytes(&file.encode());
             }
         }
-        w.0
+        w.out
     }
 
     pub(super) fn decode(bytes: &[u8], number: u64) -> Result<Self> {
@@ -151,7 +151,7 @@ pub(super) fn encode_phase(number: u64, name: &str) -> Vec<u8> {
     let mut w = record::begin();
     w.u64(number);
     w.bytes(name.as_bytes());
-    w.0
+    w.out
 }
 
 fn decode_phase(bytes: &[u8], number: u64) -> Result<String> {
@@ -176,7 +176,7 @@ impl End {
                 });
             }
         }
-        w.0
+        w.out
     }
 
     pub(super) fn decode(bytes: &[u8], number: u64) -> Result<Self> {

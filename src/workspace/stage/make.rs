@@ -124,8 +124,8 @@ impl<'a> Work<'_, 'a> {
             Ok(len) if len <= INLINE.min(self.room) => {
                 self.room -= len;
                 match pieces {
-                    [Piece::Given(Source::Bytes(bytes))] => Body::Inline(bytes.to_vec()),
-                    _ => Body::Inline(read_all(file, len, path)?),
+                    [Piece::Given(Source::Bytes(bytes))] => Body::Inline(Arc::clone(bytes)),
+                    _ => Body::Inline(read_all(file, len, path)?.into()),
                 }
             }
             _ => {

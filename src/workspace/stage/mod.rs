@@ -63,6 +63,11 @@ impl Staging<'_> {
         &self.mapping
     }
 
+    /// The mapping, which is not kept here any longer.
+    pub(crate) fn take_mapping(&mut self) -> Mapping {
+        std::mem::take(&mut self.mapping)
+    }
+
     /// What could not be kept of the files that are replaced.
     pub(crate) fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)

@@ -191,8 +191,8 @@ fn what_the_record_needs_is_there() {
             .iter()
             .any(|o| matches!(o, Object::New { body, .. } if body == wanted))
     };
-    assert!(body(&Body::Inline(b"new a".to_vec())));
-    assert!(body(&Body::Inline(b"d/f+".to_vec())));
+    assert!(body(&Body::Inline(b"new a"[..].into())));
+    assert!(body(&Body::Inline(b"d/f+"[..].into())));
     assert!(body(&Body::Staged));
     assert!(body(&Body::Dir));
     assert!(body(&Body::Symlink(b"x".to_vec())));
