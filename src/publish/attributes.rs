@@ -120,6 +120,12 @@ enum Acl {
 pub(crate) type Failed = (&'static str, Errno);
 
 impl Old {
+    /// Whether mode and owner are those of this new file.
+    pub(crate) fn is_like(&self, new: &Metadata) -> bool {
+        let rights = |meta: &Metadata| (meta.mode(), meta.uid(), meta.gid());
+        rights(&self.meta) == rights(new)
+    }
+
     /// Whether there are extended attributes or a list to keep.
     pub(crate) fn has_xattrs(&self) -> bool {
         !self.xattrs.is_empty() || self.acl != Acl::None
@@ -147,14 +153,8 @@ impl Old {
                 return Ok(old);
             }
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = match sys::openat(dir, name.as_c_str(), flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::ACCESS | Errno::PERM) if !preserve.required => {
-                old.acl = Acl::Unknown;
-                return Ok(old);
-            }
-            Err(e) => return Err(("openat", e)),
+        let Some(fd) = old.open(dir, name, preserve)? else {
+            return Ok(old);
         };
         old.meta = sys::statx(&fd, c"", AtFlags::EMPTY_PATH).map_err(|e| ("statx", e))?;
         if old.meta.kind() != meta.kind() {
@@ -162,6 +162,44 @@ impl Old {
         }
         old.read_xattrs(&fd, preserve, notes)?;
         Ok(old)
+    }
+
+    /// [`read`](Self::read) for who looks later whether what is replaced is still what `meta` is about, and
+    /// does nothing if not. One call less.
+    pub(crate) fn read_of(
+        dir: impl AsFd,
+        name: &Name,
+        meta: Metadata,
+        notes: &mut Vec<Note>,
+    ) -> Result<Self, Failed> {
+        let mut old = Self {
+            meta,
+            xattrs: Vec::new(),
+            acl: Acl::None,
+        };
+        let preserve = Preserve::default();
+        if let Some(fd) = old.open(dir, name, preserve)? {
+            old.read_xattrs(&fd, preserve, notes)?;
+        }
+        Ok(old)
+    }
+
+    /// Opens it; `None`: it may not be read, and need not.
+    fn open(
+        &mut self,
+        dir: impl AsFd,
+        name: &Name,
+        preserve: Preserve,
+    ) -> Result<Option<OwnedFd>, Failed> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        match sys::openat(dir, name.as_c_str(), flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::ACCESS | Errno::PERM) if !preserve.required => {
+                self.acl = Acl::Unknown;
+                Ok(None)
+            }
+            Err(e) => Err(("openat", e)),
+        }
     }
 
     fn read_xattrs(

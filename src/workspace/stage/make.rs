@@ -1,7 +1,8 @@
 //! Making one new thing under its private name, with all its attributes.
 //!
-//! The folder is closed to everybody else, and a file that is to have other rights than the umask gives is
-//! closed off until it has its owner and mode.
+//! The folder is closed to everybody else, and a file is made with the rights that the umask gives it, or
+//! that the file has whose place it takes, where it has no access list; else it is closed off until it has
+//! its owner and mode.
 
 use super::content::read_all;
 use super::sync::Fd;
@@ -97,13 +98,21 @@ impl<'a> Work<'_, 'a> {
         let like = self.like(like, FileType::RegularFile)?;
         let heritage = self.heritage(at, like.is_some())?;
         let mut umasked = by_umask(like.as_ref(), heritage.as_ref(), attr);
+        let asked = *attr != AttrRequest::default();
+        // Like another file that has nothing but its mode and owner.
+        let mut alike = like.as_ref().filter(|old| !old.has_xattrs() && !asked);
         let (staged, fd) = match self.adopt(pieces) {
             Some(file) => {
                 umasked = false;
+                alike = None;
                 (file.name.clone(), Fd::Given(file))
             }
             None => {
-                let mode = if umasked { ALL_FILE } else { PRIVATE };
+                let mode = match alike {
+                    Some(old) => old.meta.mode() & Mode::from_raw_mode(0o777),
+                    None if umasked => ALL_FILE,
+                    None => PRIVATE,
+                };
                 let (name, fd) = self.create_file(self.ctx.staged, mode, path)?;
                 self.fill(fd.as_fd(), pieces, path)?;
                 (name, Fd::Own(fd))
@@ -113,12 +122,22 @@ impl<'a> Work<'_, 'a> {
             Fd::Own(fd) => fd.as_fd(),
             Fd::Given(file) => file.fd.as_fd(),
         };
-        let list = if umasked && *attr == AttrRequest::default() {
-            false
-        } else {
-            self.dress(file, attr, like.as_ref(), heritage, umasked, path)?
+        let facts = || place::facts(file).map_err(|e| fail("statx", e, path));
+        let complete = match alike {
+            Some(old) => {
+                let now = facts()?;
+                (old.is_like(&now) && !self.hands_down(path)?).then_some(now)
+            }
+            None if umasked && !asked => Some(facts()?),
+            None => None,
         };
-        let meta = place::facts(file).map_err(|e| fail("statx", e, path))?;
+        let (meta, list) = match complete {
+            Some(now) => (now, false),
+            None => {
+                let list = self.dress(file, attr, like.as_ref(), heritage, umasked, path)?;
+                (facts()?, list)
+            }
+        };
         let attr = attributes_of(file, &meta, attr.atime, list, path)?;
         let body = match usize::try_from(meta.len()) {
             Ok(len) if len <= INLINE.min(self.room) => {
@@ -139,6 +158,18 @@ impl<'a> Work<'_, 'a> {
             body,
             attr,
         })
+    }
+
+    /// Whether the folder for new files gives them an access list.
+    fn hands_down(&mut self, path: &[u8]) -> Result<bool> {
+        if let Some(known) = self.hands_down {
+            return Ok(known);
+        }
+        let list = match sys::fgetxattr(self.ctx.staged, acl::DEFAULT) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => None,
+            done => done.map_err(|e| fail("fgetxattr", e, path))?,
+        };
+        Ok(*self.hands_down.insert(list.is_some()))
     }
 
     /// The file that the caller has written already, if it is all the content and nobody else's.
@@ -302,7 +333,8 @@ impl<'a> Work<'_, 'a> {
         }
         let mut notes = std::mem::take(&mut self.out.notes);
         let (dir, slot) = self.existing(like)?;
-        let old = Old::read(dir, &slot.name, meta, Preserve::default(), &mut notes)
+        // If it is another file by now, that is seen when it is exchanged for the new one.
+        let old = Old::read_of(dir, &slot.name, meta, &mut notes)
             .map_err(|(call, e)| fail(call, e, &slot.path));
         self.out.notes = notes;
         old.map(Some)

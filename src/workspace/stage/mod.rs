@@ -12,7 +12,7 @@ mod trial;
 use super::ctx::Ctx;
 use super::draft::{Draft, DraftObject};
 use super::identity::Ident;
-use super::mapping::{Change, Mapping, Object, ObjectIx, Place, PlaceIx, Slot};
+use super::mapping::{Change, Mapping, Object, ObjectIx, Place, PlaceIx, Slot, SlotIx};
 use super::place::{self, Held};
 use crate::publish::Note;
 use crate::root::resolve_error;
@@ -126,7 +126,9 @@ pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> 
             made: Vec::new(),
         },
         defaults: [None, None],
+        hands_down: None,
         ctx,
+        slots: first_slots(&draft),
         draft: &draft,
     };
     match work.run() {
@@ -150,6 +152,17 @@ pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> 
     }
 }
 
+/// By object: the first slot that it is to stand at.
+fn first_slots(draft: &Draft) -> Vec<Option<SlotIx>> {
+    let mut slots = vec![None; draft.objects.len()];
+    for (ix, slot) in draft.slots.iter().enumerate() {
+        if let Some(first) = slot.after.and_then(|object| slots.get_mut(object)) {
+            first.get_or_insert(ix);
+        }
+    }
+    slots
+}
+
 /// An open place.
 struct Opened<'a> {
     dir: Held<'a>,
@@ -161,6 +174,8 @@ struct Opened<'a> {
 struct Work<'c, 'a> {
     ctx: &'c mut Ctx<'a>,
     draft: &'c Draft,
+    /// By object: the first slot that it is to stand at.
+    slots: Vec<Option<SlotIx>>,
     out: Staging<'a>,
     /// Those that are there already.
     places: Vec<Option<Opened<'a>>>,
@@ -175,6 +190,8 @@ struct Work<'c, 'a> {
     sync: ToSync,
     /// What the umask makes of the mode of a new file and a new directory, once somebody has asked.
     defaults: [Option<u32>; 2],
+    /// Whether the folder for new files hands down an access list, once somebody has asked.
+    hands_down: Option<bool>,
 }
 
 impl<'c> Work<'c, '_> {
@@ -240,7 +257,8 @@ impl<'c> Work<'c, '_> {
 
     /// The first slot that an object is to stand at.
     fn slot_of(&self, object: ObjectIx) -> Option<&'c Slot> {
-        self.draft.slots.iter().find(|s| s.after == Some(object))
+        let slot = self.slots.get(object).copied().flatten()?;
+        self.draft.slots.get(slot)
     }
 
     /// How many new directories a place is in, itself included.

@@ -214,3 +214,69 @@ fn what_changed_since_the_draft_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Changed);
     assert_clean(&world, &before, "changed");
 }
+
+/// What takes the place of a file that has nothing but mode and owner is made with them, whatever the umask
+/// and the folder's default list make of that.
+#[test]
+fn what_replaces_a_plain_file_has_its_rights_and_no_list() {
+    // Everything to everybody, and to one user by name.
+    let entry = |tag: u16, id: u32| {
+        let rights = 7_u16.to_le_bytes();
+        [&tag.to_le_bytes()[..], &rights, &id.to_le_bytes()].concat()
+    };
+    let all = [
+        (1, u32::MAX),
+        (2, 77),
+        (4, u32::MAX),
+        (16, u32::MAX),
+        (32, u32::MAX),
+    ];
+    let entries = all.map(|(tag, id)| entry(tag, id)).concat();
+    let list = [&2_u32.to_le_bytes()[..], &entries].concat();
+    for handed_down in [false, true] {
+        for mode in [0o600, 0o640, 0o644, 0o666, 0o444, 0o4711, 0o000] {
+            let world = World::new();
+            world.write("a", b"old");
+            let wanted = draft(&world, |b| b.replace("a", b"new"));
+            let set = |mode| fs::set_permissions(world.path("a"), fs::Permissions::from_mode(mode));
+            set(mode).unwrap();
+            if handed_down {
+                let staged = fs::File::open(world.path(".steadfast/staged")).unwrap();
+                let name = "system.posix_acl_default";
+                match crate::sys::fsetxattr(&staged, name, &list, XattrFlags::empty()) {
+                    Err(Errno::OPNOTSUPP) => continue,
+                    done => done.unwrap(),
+                }
+            }
+            let ((mapping, made), calls) = hook::scope(None, || {
+                world.with(|ctx| {
+                    let staging = stage(ctx, wanted).unwrap();
+                    let made = staging.made[0]
+                        .name
+                        .as_os_str()
+                        .to_str()
+                        .unwrap()
+                        .to_owned();
+                    (staging.committed(), made)
+                })
+            });
+            let made = fs::File::open(world.path(&format!(".steadfast/staged/{made}")));
+            // Without a right to read it, only root can look.
+            if let Ok(made) = &made {
+                assert_eq!(made.metadata().unwrap().mode() & 0o7777, mode, "{mode:o}");
+                let names = crate::sys::flistxattr(made).unwrap_or_default();
+                assert!(
+                    !names
+                        .iter()
+                        .any(|n| n.to_bytes().starts_with(b"system.posix"))
+                );
+            }
+            assert!(matches!(&mapping.objects[1], Object::New { attr, .. } if attr.mode == mode));
+            // As it is made, it is right: there is nothing to set.
+            let right = [0o600, 0o640, 0o644, 0o444, 0o000].contains(&mode);
+            if !handed_down && made.is_ok() {
+                assert_eq!(!calls.contains(&"fchmod"), right, "{mode:o}");
+            }
+        }
+    }
+}
