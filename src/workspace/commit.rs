@@ -1,12 +1,12 @@
 //! From a collected transaction to its one record: claims, conditions, staging.
 
-use super::draft::Draft;
+use super::draft::{Draft, Op};
 use super::mapping::{Mapping, Object, Set};
 use super::plan::{Plan, describe};
 use super::stage::stage;
 use super::transaction::{Condition, Transaction};
 use super::view::{Read, View};
-use crate::claim::Want;
+use crate::claim::{ClaimPath, Want};
 use crate::publish::Note;
 use crate::{Error, ErrorKind, Name, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,16 +128,16 @@ fn files_of(mapping: &Mapping) -> BTreeSet<&Name> {
 
 /// The sum of the transaction, from a picture of the tree that is claimed as a whole.
 pub(super) fn claimed_draft(tx: &mut Transaction<'_>) -> Result<Draft> {
+    claim_as_written(tx)?;
     // Which paths, is known only when the links on the way have been looked at, and they may change until
     // they are claimed.
     let mut view = look(tx)?;
     for _ in 0..ROUNDS {
         let wants = view.wants()?;
-        let missing: Vec<Want> = wants
-            .iter()
-            .filter(|w| !is_claimed(tx, w))
-            .cloned()
-            .collect();
+        let missing: Vec<Want> = match wants == tx.claimed {
+            true => Vec::new(),
+            false => (wants.iter().filter(|w| !is_claimed(tx, w)).cloned()).collect(),
+        };
         if missing.is_empty() {
             tx.workspace()?.unblocked(&wants, tx.resolves.as_ref())?;
             return Ok(view.into_draft());
@@ -154,6 +154,42 @@ pub(super) fn claimed_draft(tx: &mut Transaction<'_>) -> Result<Draft> {
     }
     Err(Error::of_kind(OP, ErrorKind::Busy)
         .with_advice("links on the way change all the time: try again"))
+}
+
+/// Claims what will be wanted if no path has a link on the way, and nobody has any of it: then one look is
+/// enough. Whether that was so, the look tells.
+fn claim_as_written(tx: &mut Transaction<'_>) -> Result<()> {
+    let plain = tx.claim.is_none() && tx.conditions.is_empty() && tx.reads.0.is_empty();
+    let Some(wants) = plain.then(|| as_written(&tx.ops)).flatten() else {
+        return Ok(());
+    };
+    let workspace = tx.workspace()?;
+    // Whatever stands against it is told when it is tried again.
+    if let Ok(claim) = workspace.state.claims.try_claim(&wants) {
+        tx.claim = Some(claim);
+        tx.claimed = wants;
+        workspace.finish_the_dead()?;
+    }
+    Ok(())
+}
+
+/// The claims of operations that write files, in the order of a view's; `None`: there are others, or paths
+/// that may stand for others than they name.
+fn as_written(ops: &[Op]) -> Option<Vec<Want>> {
+    let mut paths = BTreeSet::new();
+    for op in ops {
+        let (Op::Write { path, .. } | Op::WriteInPlace { path, .. }) = op else {
+            return None;
+        };
+        let bytes = path.as_os_str().as_bytes();
+        let odd = |part: &[u8]| matches!(part, b"" | b"." | b"..");
+        if bytes.split(|b| *b == b'/').any(odd) {
+            return None;
+        }
+        paths.insert(ClaimPath::new(path).ok()?);
+    }
+    let wants = paths.into_iter().map(Want::exclusive).collect::<Vec<_>>();
+    (!wants.is_empty()).then_some(wants)
 }
 
 /// Whether what is claimed covers it.
@@ -213,4 +249,59 @@ fn changed(path: &Path, what: &'static str) -> Error {
         .with_path(path)
         .with_detail(what)
         .with_advice("look at it again, and decide anew")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sys::hook;
+    use crate::workspace::{Workspace, WorkspaceOptions, child};
+    use crate::{ErrorKind, Root};
+    use std::time::Duration;
+
+    /// The calls of a commit that writes these paths.
+    fn calls(workspace: &Workspace, paths: &[&str]) -> Vec<&'static str> {
+        let mut tx = workspace.begin();
+        for path in paths {
+            tx.write(path, "new").unwrap();
+        }
+        let (done, calls) = hook::scope(None, || tx.commit());
+        done.unwrap();
+        calls.to_vec()
+    }
+
+    #[test]
+    fn paths_without_links_are_looked_at_once_before_they_are_prepared() {
+        let dir = child::dir();
+        let root = Root::open(dir.path()).unwrap();
+        let workspace = Workspace::open(&root).unwrap();
+        calls(&workspace, &["a", "b", "c"]);
+        let statx = |paths: &[&str]| {
+            let calls = calls(&workspace, paths);
+            calls.iter().filter(|call| **call == "statx").count()
+        };
+        // In the look, before it is replaced, of the new file, and of what came out of the exchange.
+        assert_eq!(statx(&["c", "b", "a"]) - statx(&["b", "a"]), 4);
+        assert_eq!(statx(&["./a", "b"]) - statx(&["./a"]), 5);
+    }
+
+    /// What is written through a link excludes those who hold what it leads to.
+    #[test]
+    fn a_link_on_the_way_is_claimed_as_what_it_leads_to() {
+        let dir = child::dir();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        std::os::unix::fs::symlink("d", dir.path().join("link")).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let options = WorkspaceOptions::new().wait(Duration::ZERO);
+        let workspace = options.open(&root).unwrap();
+        let mut holder = workspace.begin();
+        holder.claim(["d/f"]).unwrap();
+        for path in ["link/f", "d/f"] {
+            let mut tx = workspace.begin();
+            tx.write(path, "new").unwrap();
+            assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Busy, "{path}");
+        }
+        drop(holder);
+        calls(&workspace, &["link/f"]);
+        assert_eq!(std::fs::read(dir.path().join("d/f")).unwrap(), b"new");
+    }
 }
