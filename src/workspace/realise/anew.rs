@@ -196,7 +196,7 @@ impl Work<'_, '_, '_> {
             sys::unlinkat(dir, name).map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
             self.set(home, At::Empty);
         }
-        self.ids[object] = now;
+        self.ids.set(object, now);
         Ok(())
     }
 
@@ -292,7 +292,7 @@ impl Work<'_, '_, '_> {
         };
         match self.likeness(object, slot)? {
             Some(Content::Whole) => {
-                self.ids[object] = found;
+                self.ids.set(object, found);
                 return Ok(true);
             }
             Some(Content::Torn) if self.target[object] == Some(slot) => self.torn.push(found),
@@ -481,7 +481,7 @@ impl Work<'_, '_, '_> {
         let At::Thing(ident) = self.look(pos)? else {
             return Err(fail("statx", Errno::NOENT, self.path_of(object)));
         };
-        self.ids[object] = ident;
+        self.ids.set(object, ident);
         self.remade[object] = true;
         Ok(())
     }

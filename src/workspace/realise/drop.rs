@@ -84,13 +84,14 @@ impl Work<'_, '_, '_> {
     /// Whether it is something that has not come to where it is to stand. A link is but a name of what has a
     /// place of its own.
     fn is_awaited(&self, found: &Ident) -> bool {
-        (0..self.ids.len()).any(|object| {
+        let awaited = |object: ObjectIx| {
             self.target[object].is_some()
                 && !self.is_link(object)
                 && self.is(object, found)
                 && !self.has_arrived(object)
                 && !self.is_kept(object)
-        })
+        };
+        self.any_object(found, awaited)
     }
 
     /// Whether it was put into `kept/`, so that any other name of it may go.

@@ -14,6 +14,7 @@ mod conflict;
 mod content;
 mod drop;
 mod each;
+mod ids;
 mod locate;
 mod moves;
 mod place;

@@ -6,6 +6,7 @@ use super::super::mapping::{
     Before, Body, Change, Mapping, Object, ObjectIx, PlaceIx, Slot, SlotIx,
 };
 use super::super::place::Held;
+use super::ids::Ids;
 use super::unsynced::Unsynced;
 use super::{Mode, Outcome};
 use crate::Name;
@@ -99,7 +100,7 @@ pub(super) struct Work<'c, 'a, 'm> {
     /// `retired/` and `kept/` were read.
     pub(super) scanned: bool,
     /// What each object is, as far as known now: one made anew is another inode.
-    pub(super) ids: Vec<Ident>,
+    pub(super) ids: Ids,
     /// The slot that each object is to stand at.
     pub(super) target: Vec<Option<SlotIx>>,
     pub(super) progress: Vec<Progress>,
@@ -139,7 +140,7 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
         let survivors = (0..target.len())
             .filter(|at| target[*at].is_some() && !is_new(*at))
             .collect();
-        let ids: Vec<Ident> = mapping.objects.iter().map(ident_of).collect();
+        let ids = Ids::new(mapping);
         let first = mode == Mode::First;
         let before = |slot: &Slot| match slot.before {
             Before::Nothing if first => At::Empty,
@@ -270,7 +271,8 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
 
     /// Whether an object that was there before stays, at its name or at another.
     pub(super) fn survives(&self, found: &Ident) -> bool {
-        self.survivors.iter().any(|at| self.is(*at, found))
+        let stays = |at| self.survivors.binary_search(&at).is_ok() && self.is(at, found);
+        !self.survivors.is_empty() && self.any_object(found, stays)
     }
 
     /// The name of another link to the same file that is to stay.
@@ -342,14 +344,20 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
     /// Whether it is a thing of this mapping, and, if it is to be removed, still the thing that was
     /// there.
     pub(super) fn is_ours(&self, found: &Ident) -> bool {
-        let mut objects = self.mapping.objects.iter().enumerate();
-        self.torn.iter().any(|torn| torn.is_unchanged(found))
-            || objects.any(|(at, object)| match object {
-                Object::Existing { ident, .. } if self.target[at].is_none() => {
-                    unchanged(ident, found) || self.was_seen(at, |seen| unchanged(seen, found))
-                }
-                _ => self.is(at, found),
-            })
+        let ours = |at: ObjectIx| match &self.mapping.objects[at] {
+            Object::Existing { ident, .. } if self.target[at].is_none() => {
+                unchanged(ident, found) || self.was_seen(at, |seen| unchanged(seen, found))
+            }
+            _ => self.is(at, found),
+        };
+        self.torn.iter().any(|torn| torn.is_unchanged(found)) || self.any_object(found, ours)
+    }
+
+    /// Whether there is an object of this kind that is, or was, of the inode number that was found.
+    pub(super) fn any_object(&self, found: &Ident, is: impl Fn(ObjectIx) -> bool) -> bool {
+        let any = self.ids.candidates(found).iter().any(|at| is(*at));
+        debug_assert_eq!(any, (0..self.ids.len()).any(is), "an object has no number");
+        any
     }
 
     /// Whether a later transaction has found the object in such a state, which an earlier one had
