@@ -5,7 +5,7 @@
 //! but the recorded length, time and content was made by an earlier recovery; so was one whose content is on
 //! the way to what the transaction then writes over it.
 
-use super::super::identity::{Kind, Stamp};
+use super::super::identity::{Ident, Kind, Stamp};
 use super::super::mapping::{Attributes, Body, Object, ObjectIx, Place, Set, SlotIx};
 use super::super::place::{self, read_at, times, write_all};
 use super::state::{Aside, At, Folder, Pos, Work};
@@ -57,7 +57,7 @@ impl Work<'_, '_, '_> {
         self.follow_target(object, Some(slot))?;
         if self.is_satisfied(slot) {
             if self.is_torn(object, Pos::Slot(slot))? {
-                self.torn.extend(self.slots[slot].thing());
+                self.torn.add(self.slots[slot].thing());
                 self.clear_unfinished(object)?;
                 return self.remake(object);
             }
@@ -68,7 +68,7 @@ impl Work<'_, '_, '_> {
             let torn = self.at(pos).thing();
             if !self.is_torn(object, pos)? {
                 if matches!(pos, Pos::Slot(_)) && self.has_stand_in(object, slot)? {
-                    self.torn.extend(torn);
+                    self.torn.add(torn);
                     return Ok(());
                 }
                 return self.dress_private(object, pos);
@@ -77,7 +77,7 @@ impl Work<'_, '_, '_> {
             let was_in_place = matches!(pos, Pos::Aside(aside)
                 if self.asides[aside].folder == Folder::Retired);
             // It may stand at other names as well.
-            self.torn.extend(torn);
+            self.torn.add(torn);
             // Nobody else has a private name.
             if let (false, Some((dir, name))) = (matches!(pos, Pos::Slot(_)), self.name_at(pos)) {
                 sys::unlinkat(dir, name).map_err(|e| fail("unlinkat", e, self.path_of(object)))?;
@@ -188,7 +188,7 @@ impl Work<'_, '_, '_> {
             found.filter(|found| work.is(object, found))
         };
         self.torn
-            .extend(slot.and_then(|slot| holds_old(self, Pos::Slot(slot))));
+            .add(slot.and_then(|slot| holds_old(self, Pos::Slot(slot))));
         let home = Pos::Home(object);
         if holds_old(self, home).is_some()
             && let Some((dir, name)) = self.name_at(home)
@@ -295,7 +295,7 @@ impl Work<'_, '_, '_> {
                 self.ids.set(object, found);
                 return Ok(true);
             }
-            Some(Content::Torn) if self.target[object] == Some(slot) => self.torn.push(found),
+            Some(Content::Torn) if self.target[object] == Some(slot) => self.torn.add(Some(found)),
             _ => {}
         }
         Ok(false)
@@ -444,7 +444,8 @@ impl Work<'_, '_, '_> {
             return Ok(());
         };
         let slot = self.target[object].and_then(|slot| self.slots[slot].thing());
-        let replaces_torn = slot.is_some_and(|it| self.torn.iter().any(|torn| torn.is(&it)));
+        let torn = |it: &Ident| self.torn.candidates(it).iter().any(|torn| torn.is(it));
+        let replaces_torn = slot.as_ref().is_some_and(torn);
         let pos = if self.homes[object] == At::Empty && !replaces_torn {
             Pos::Home(object)
         } else {

@@ -51,6 +51,23 @@ impl Ids {
     }
 }
 
+/// Incomplete files of ours that a crash has left, by inode number.
+#[derive(Default)]
+pub(super) struct Torn(HashMap<u64, Vec<Ident>>);
+
+impl Torn {
+    pub(super) fn add(&mut self, torn: Option<Ident>) {
+        if let Some(torn) = torn {
+            self.0.entry(torn.ino).or_default().push(torn);
+        }
+    }
+
+    /// Those that this may be.
+    pub(super) fn candidates(&self, found: &Ident) -> &[Ident] {
+        self.0.get(&found.ino).map_or(&[], Vec::as_slice)
+    }
+}
+
 impl Index<ObjectIx> for Ids {
     type Output = Ident;
 

@@ -6,7 +6,7 @@ use super::super::mapping::{
     Before, Body, Change, Mapping, Object, ObjectIx, PlaceIx, Slot, SlotIx,
 };
 use super::super::place::Held;
-use super::ids::Ids;
+use super::ids::{Ids, Torn};
 use super::unsynced::Unsynced;
 use super::{Mode, Outcome};
 use crate::Name;
@@ -105,7 +105,7 @@ pub(super) struct Work<'c, 'a, 'm> {
     pub(super) target: Vec<Option<SlotIx>>,
     pub(super) progress: Vec<Progress>,
     /// Incomplete files of ours that a crash has left.
-    pub(super) torn: Vec<Ident>,
+    pub(super) torn: Torn,
     /// What is to go and was written over by an earlier recovery, which could not give it its time:
     /// as it is now.
     pub(super) half_written: Vec<(ObjectIx, Ident)>,
@@ -160,7 +160,7 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             scanned: false,
             target,
             progress: vec![Progress::Open; mapping.slots.len()],
-            torn: Vec::new(),
+            torn: Torn::default(),
             half_written: Vec::new(),
             strange: Vec::new(),
             survivors,
@@ -350,7 +350,8 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             }
             _ => self.is(at, found),
         };
-        self.torn.iter().any(|torn| torn.is_unchanged(found)) || self.any_object(found, ours)
+        let torn = self.torn.candidates(found);
+        torn.iter().any(|torn| torn.is_unchanged(found)) || self.any_object(found, ours)
     }
 
     /// Whether there is an object of this kind that is, or was, of the inode number that was found.
