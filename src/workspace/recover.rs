@@ -13,7 +13,7 @@ use super::incarnation::Incarnation;
 use super::ledger::{DeadMark, MarkKind, RecoveryLock};
 use super::mapping::Object;
 use super::options::WorkspaceOptions;
-use super::realise::{Mode, realise};
+use super::realise::resume;
 use super::record::{Commit, in_record};
 use super::section::{self, OpenSection, SectionReport};
 use super::state::{State, Sub};
@@ -396,8 +396,10 @@ fn finish(root: &Root, state: &State, commits: &[Commit], recovery: &mut Recover
         compose(&mut sum, commit.mapping.clone());
     }
     let mut names = || writers::fresh_name(owner(&sum));
-    let outcome = realise(&mut state.ctx(root, &mut names), &sum, Mode::Again)
-        .map_err(|e| e.with_operation(OP))?;
+    let since = |commit: &Commit| Incarnation::from_parts(commit.incarnation);
+    let intact = (commits.iter()).all(|commit| since(commit).is_same(&state.incarnation()));
+    let outcome =
+        resume(&mut state.ctx(root, &mut names), &sum, intact).map_err(|e| e.with_operation(OP))?;
     let mut last = commits[commits.len() - 1].clone();
     last.mapping = sum.clone();
     // A path belongs to the last transaction that was about it.

@@ -343,6 +343,12 @@ impl Work<'_, '_, '_> {
             return Ok(false);
         };
         match body {
+            // Its content is looked at all the same: pages that could not be written out are dropped.
+            Body::Inline(content)
+                if matches!(pos, Pos::Home(_)) && self.is_intact(object, &found) =>
+            {
+                Ok(self.compare(pos, content)? != Content::Whole)
+            }
             // What a crash left under a private name is the inode of any moment of its making: its attributes
             // may be missing where its content is not.
             Body::Inline(_) | Body::Symlink(_) if !matches!(pos, Pos::Slot(_)) => Ok(true),
@@ -351,6 +357,12 @@ impl Work<'_, '_, '_> {
                     || self.was_set(object, found.mtime))),
             _ => Ok(false),
         }
+    }
+
+    /// Whether it is the object as it was recorded, with nothing lost since.
+    fn is_intact(&self, object: ObjectIx, found: &Ident) -> bool {
+        let recorded = super::state::ident_of(&self.mapping.objects[object]);
+        self.intact && recorded.is_unchanged(found)
     }
 
     /// Whether a new file shows a time of its making: a crash may have left an earlier one than was recorded.

@@ -92,6 +92,17 @@ pub(crate) fn realise(ctx: &mut Ctx<'_>, mapping: &Mapping, mode: Mode) -> Resul
     run(Work::new(ctx, mapping, mode))
 }
 
+/// [`realise`] in recovery. `intact`: no power cut can have come in between, so that what stands under a
+/// private name as it was recorded, has all its attributes.
+///
+/// # Errors
+/// As [`realise`].
+pub(crate) fn resume(ctx: &mut Ctx<'_>, mapping: &Mapping, intact: bool) -> Result<Outcome> {
+    let mut work = Work::new(ctx, mapping, Mode::Again);
+    work.intact = intact;
+    run(work)
+}
+
 /// Makes the mapping true for the first time, as a step of a section: nothing of what is displaced is
 /// removed. It stays in a private folder.
 ///

@@ -91,6 +91,8 @@ pub(super) struct Work<'c, 'a, 'm> {
     pub(super) mapping: &'m Mapping,
     pub(super) mode: Mode,
     pub(super) purpose: Purpose,
+    /// Nothing that was written can have been lost.
+    pub(super) intact: bool,
     /// The directories; `None`: not open, or not to be found.
     pub(super) places: Vec<Option<Held<'a>>>,
     pub(super) slots: Vec<At>,
@@ -176,6 +178,7 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             mapping,
             mode,
             purpose: Purpose::Commit,
+            intact: false,
         }
     }
 

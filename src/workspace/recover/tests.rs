@@ -3,6 +3,7 @@
 mod twice;
 
 use super::*;
+use crate::DiskState;
 use crate::journal::Record;
 use crate::sys::hook;
 use crate::workspace::child::no_child;
@@ -215,6 +216,53 @@ fn after_a_power_cut(
     let workspace = Workspace::open(&root);
     hook::set_machine(own);
     workspace.unwrap()
+}
+
+/// As long as nothing can have been lost, the prepared file itself is put in place; unless its content is not
+/// what was recorded, as after a failed write to the disk.
+#[test]
+fn what_a_killed_process_has_prepared_is_used_unless_it_may_have_lost_something() {
+    let _alone = no_child();
+    for (torn, boot, used) in [
+        (false, false, true),
+        (true, false, false),
+        (false, true, false),
+    ] {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = Root::open(tmp.path()).unwrap();
+        let workspace = Workspace::open(&root).unwrap();
+        let mut tx = workspace.begin();
+        tx.write("f", "content").unwrap();
+        let io = ["renameat2(RENAME_NOREPLACE)", "linkat"].map(|call| (call, Errno::IO));
+        let done = hook::deny(&io, || tx.commit());
+        assert_eq!(done.unwrap_err().disk_state(), DiskState::Committed);
+        drop(workspace);
+        let staged = tmp.path().join(Sub::Staged.path());
+        let names = std::fs::read_dir(staged)
+            .unwrap()
+            .map(|e| e.unwrap().path());
+        let prepared = names.collect::<Vec<_>>();
+        let [prepared] = &prepared[..] else {
+            panic!("{prepared:?}");
+        };
+        let was = std::fs::metadata(prepared).unwrap();
+        if torn {
+            std::fs::write(prepared, [0; 7]).unwrap();
+            let file = std::fs::File::options().write(true).open(prepared).unwrap();
+            file.set_modified(was.modified().unwrap()).unwrap();
+        }
+        // Its number is not given to another file.
+        let held = std::fs::File::open(prepared).unwrap();
+        let own = boot.then(reboot);
+        let opened = Workspace::open(&root);
+        own.map(hook::set_machine);
+        opened.unwrap();
+        let file = tmp.path().join("f");
+        assert_eq!(std::fs::read(&file).unwrap(), b"content");
+        let same = std::fs::metadata(&file).unwrap().ino() == was.ino();
+        assert_eq!(same, used, "torn {torn}, booted {boot}");
+        drop(held);
+    }
 }
 
 /// A change of what a later transaction has replaced or removed has nowhere to go, and nobody misses it.
