@@ -78,7 +78,7 @@ pub(super) fn claim(tx: &mut Transaction<'_>, wants: Vec<Want>) -> Result<()> {
 
 /// What the transaction would do now, without claims.
 pub(super) fn plan(tx: &Transaction<'_>) -> Result<Plan> {
-    Ok(describe(&look(tx)?.into_draft()))
+    Ok(describe(&look(tx)?.draft()))
 }
 
 pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
@@ -133,14 +133,15 @@ pub(super) fn claimed_draft(tx: &mut Transaction<'_>) -> Result<Draft> {
     // they are claimed.
     let mut view = look(tx)?;
     for _ in 0..ROUNDS {
-        let wants = view.wants()?;
+        let draft = view.draft();
+        let wants = view.wants(&draft)?;
         let missing: Vec<Want> = match wants == tx.claimed {
             true => Vec::new(),
             false => (wants.iter().filter(|w| !is_claimed(tx, w)).cloned()).collect(),
         };
         if missing.is_empty() {
             tx.workspace()?.unblocked(&wants, tx.resolves.as_ref())?;
-            return Ok(view.into_draft());
+            return Ok(draft);
         }
         if tx.claim.is_some() && !tx.held_by_caller {
             // Not one after the other, which could wait for each other: all anew.

@@ -14,11 +14,7 @@ type At = (InodeIx, Name);
 
 impl View<'_> {
     /// The sum of the operations.
-    pub(crate) fn into_draft(self) -> Draft {
-        self.draft()
-    }
-
-    pub(super) fn draft(&self) -> Draft {
+    pub(crate) fn draft(&self) -> Draft {
         let mut maker = Maker::new(self);
         for dir in 0..self.inodes.len() {
             if !maker.reachable[dir] {

@@ -67,7 +67,7 @@ fn swapping_through_a_third_name_is_two_slots() {
     }
     let read = view.read(Path::new("a")).unwrap();
     assert!(matches!(&read[..], [Content::Disk(_)]));
-    let draft = view.into_draft();
+    let draft = view.draft();
     assert_eq!((draft.slots.len(), draft.objects.len()), (2, 2));
     for slot in &draft.slots {
         assert!(matches!(slot.before, Before::Object(o) if slot.after != Some(o)));
@@ -343,7 +343,7 @@ fn claims_cover_both_ends_and_what_was_read() {
         view.run(&Op::Key { name, value }).unwrap();
         view.read(Path::new("r")).unwrap();
         assert!(!view.exists(Path::new("none")).unwrap());
-        let wants: Vec<_> = view.wants().unwrap();
+        let wants: Vec<_> = view.wants(&view.draft()).unwrap();
         let want = |path: &str, exclusive: bool| {
             let path = crate::claim::ClaimPath::new(path).unwrap();
             let found = wants.iter().find(|want| *want.path() == path);

@@ -3,20 +3,21 @@
 use super::{View, join};
 use crate::Result;
 use crate::claim::{ClaimPath, Want};
-use crate::workspace::draft::DraftObject;
+use crate::workspace::draft::{Draft, DraftObject};
 use crate::workspace::mapping::{Before, Place};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 impl View<'_> {
-    /// What has to be claimed: exclusively every name that changes, by its path before and after, and what
-    /// is changed in place; shared what was read, and the names that an operation found as it needed them.
-    /// A claim on a directory that moves or goes is one on all that is in it.
+    /// What has to be claimed for the [`draft`](Self::draft) of this view: exclusively every name that
+    /// changes, by its path before and after, and what is changed in place; shared what was read, and the
+    /// names that an operation found as it needed them. A claim on a directory that moves or goes is one on
+    /// all that is in it.
     ///
     /// # Errors
     /// None that a path from the view gives.
-    pub(crate) fn wants(&self) -> Result<Vec<Want>> {
+    pub(crate) fn wants(&self, draft: &Draft) -> Result<Vec<Want>> {
         let mut paths: BTreeMap<ClaimPath, bool> = BTreeMap::new();
         let mut want = |path: &[u8], exclusive: bool| -> Result<()> {
             *paths
@@ -24,7 +25,6 @@ impl View<'_> {
                 .or_default() |= exclusive;
             Ok(())
         };
-        let draft = self.draft();
         let path_before = |slot: usize| {
             let slot = draft.slots.get(slot)?;
             match draft.places.get(slot.place)? {

@@ -340,8 +340,8 @@ fn one(
         want.values_mut().for_each(|thing| thing.first = None);
         same(&have, &want, || format!("seen: {}", done.join("\n")));
     }
-    view.wants().unwrap();
-    let draft = view.into_draft();
+    let draft = view.draft();
+    view.wants(&draft).unwrap();
     place(&draft, &top, &other.join("hold"));
     let context = || format!("placed: {}\n{draft:#?}", done.join("\n"));
     same(&tree_of(&top), &want, context);
