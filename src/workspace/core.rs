@@ -7,9 +7,10 @@ use super::draft::StagedFile;
 use super::identity::now;
 use super::ledger::{DeadMark, Mark, MarkKind};
 use super::mapping::Mapping;
+use super::open_files::OpenFiles;
 use super::options::WorkspaceOptions;
 use super::private;
-use super::realise::{Mode, realise};
+use super::realise::{Mode, realise_opened};
 use super::record::{COMMIT, COMMIT_IN_FILE, Commit, InFile};
 use super::recover::{self, Recovery};
 use super::section::{self, OpenSection};
@@ -70,6 +71,7 @@ pub(super) struct Decided {
     pub(super) mark: Mark,
     pub(super) claim: Claim,
     pub(super) commit: Commit,
+    pub(super) opened: OpenFiles,
 }
 
 impl Workspace {
@@ -338,12 +340,13 @@ impl Workspace {
             }
         };
         let number = commit.number;
-        let notes = staging.take_notes();
+        let (notes, opened) = (staging.take_notes(), staging.take_opened());
         drop(staging.committed());
         let decided = Decided {
             claim,
             mark,
             commit,
+            opened,
         };
         self.finish(decided, Mode::First)?;
         self.maybe_checkpoint();
@@ -398,10 +401,13 @@ impl Workspace {
     }
 
     /// Changes the names of a decided transaction, and says in the log that it is done.
-    fn finish(&self, decided: Decided, mode: Mode) -> Result<()> {
+    fn finish(&self, mut decided: Decided, mode: Mode) -> Result<()> {
         let mut names = self.names();
+        // Who tries again has others.
+        let opened = std::mem::take(&mut decided.opened);
+        let mut ctx = self.ctx(&mut names);
         let done =
-            realise(&mut self.ctx(&mut names), &decided.commit.mapping, mode).and_then(|outcome| {
+            realise_opened(&mut ctx, &decided.commit.mapping, mode, opened).and_then(|outcome| {
                 conflict::record(&self.state, &decided.commit, &outcome)?;
                 Ok(outcome)
             });

@@ -4,6 +4,7 @@ use super::place;
 use super::state::State;
 use crate::sys::{self, AsFd, Metadata};
 use crate::{Dir, Name, Result, Root};
+use std::cell::OnceCell;
 
 /// What staging and realising need of a workspace.
 pub(crate) struct Ctx<'a> {
@@ -18,6 +19,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) each: bool,
     /// Short contents that are written in place travel in the record.
     pub(crate) logs_contents: bool,
+    /// The number of the private folders' device, once somebody has asked.
+    pub(crate) device: OnceCell<u64>,
     /// Gives private names that nobody else is given.
     pub(crate) names: &'a mut dyn FnMut() -> Result<Name>,
 }
@@ -33,7 +36,14 @@ impl Ctx<'_> {
 
     /// Whether a sync of the file system of the private folders reaches a file.
     pub(crate) fn reaches(&self, meta: &Metadata) -> sys::Result<bool> {
-        Ok(place::facts(self.staged)?.id().dev == meta.id().dev)
+        let own = match self.device.get() {
+            Some(own) => *own,
+            None => {
+                let own = place::facts(self.staged)?.id().dev;
+                *self.device.get_or_init(|| own)
+            }
+        };
+        Ok(own == meta.id().dev)
     }
 
     /// A sync has failed: nothing is taken for durable in place until the next mount.

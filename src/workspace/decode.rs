@@ -329,8 +329,8 @@ impl<'a> Reader<'a> {
             },
             5 => Set::Logged {
                 name: self.name()?,
-                before: self.bytes()?,
-                after: self.bytes()?,
+                before: self.bytes()?.into(),
+                after: self.bytes()?.into(),
                 time: self.stamp()?,
             },
             _ => return Err(TAG),

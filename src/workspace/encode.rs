@@ -276,8 +276,8 @@ impl Writer {
             } => {
                 self.u8(5);
                 self.name(name);
-                self.bytes(before);
-                self.bytes(after);
+                self.content(before);
+                self.content(after);
                 self.stamp(*time);
             }
         }

@@ -165,8 +165,8 @@ pub(crate) enum Set {
     /// comes with the new one. `name` is free in `kept/`, should the new one have to be kept.
     Logged {
         name: Name,
-        before: Vec<u8>,
-        after: Vec<u8>,
+        before: Arc<[u8]>,
+        after: Arc<[u8]>,
         time: Stamp,
     },
 }

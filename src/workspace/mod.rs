@@ -67,6 +67,7 @@ mod identity;
 mod incarnation;
 mod ledger;
 mod mapping;
+mod open_files;
 mod operator;
 mod options;
 mod place;

@@ -348,8 +348,8 @@ mod tests {
             }),
             change(Set::Logged {
                 name: name("d"),
-                before: b"old".to_vec(),
-                after: vec![],
+                before: vec![5; 700].into(),
+                after: Vec::new().into(),
                 time: (-5, 6),
             }),
         ];

@@ -11,6 +11,7 @@ use crate::claim::Claims;
 use crate::root::{Dir, sync_names};
 use crate::sys::{self, AsFd, AtFlags, Errno, FsKind, Metadata, Mode, OFlags};
 use crate::{Error, ErrorKind, Name, Result, Root};
+use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,6 +187,7 @@ impl State {
             each: self.each,
             // By itself a file could not be synced that may be neither read nor written.
             logs_contents: !self.each,
+            device: OnceCell::new(),
             names,
         }
     }

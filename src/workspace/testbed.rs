@@ -102,6 +102,7 @@ impl World {
             state: None,
             each: false,
             logs_contents: LOGS.get(),
+            device: std::cell::OnceCell::new(),
             names: &mut names,
         };
         f(&mut ctx)

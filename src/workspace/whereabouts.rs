@@ -372,7 +372,7 @@ impl<'m> Whereabouts<'m> {
                 let mut found = vec![0; before.len().max(after.len()) + 1];
                 let n = place::read_at(&fd, &mut found, 0)?;
                 found.truncate(n);
-                told(found == *after, found == *before)
+                told(found == after[..], found == before[..])
             }
         })
     }

@@ -5,8 +5,8 @@ use super::super::identity::Ident;
 use super::super::mapping::{Change, ObjectIx, Set};
 use super::super::place::{self, times};
 use super::chain::{Chains, Part};
-use super::content::is_content;
-use super::state::{Pos, Purpose, Work};
+use super::content::{To, is_content};
+use super::state::{At, Pos, Purpose, Work};
 use super::{Found, Spot, fail};
 use crate::sys::{self, AsFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Uid, XattrFlags};
 use crate::tree::{self, acl};
@@ -36,12 +36,17 @@ impl<'m> Work<'_, '_, 'm> {
         let mut open: Option<(ObjectIx, OwnedFd)> = None;
         for &at in order {
             let change = &self.mapping.changes[at];
-            let fd = match open.take() {
-                Some((object, fd)) if object == change.object => Some(fd),
-                _ => self.open_object_to_change(change.object)?,
+            if let Some((file, meta)) = self.opened_to_change(change)? {
+                let done = self.write_content(chains, at, To::File(file), &meta)?;
+                self.note(at, done);
+                continue;
+            }
+            let (fd, seen) = match open.take() {
+                Some((object, fd)) if object == change.object => (Some(fd), None),
+                _ => self.open_object_to_change(change.object)?.unzip(),
             };
             let done = match &fd {
-                Some(fd) => self.change(chains, at, fd)?,
+                Some(fd) => self.change(chains, at, fd, seen)?,
                 // It is to be gone at the end, and is.
                 None if self.target[change.object].is_none()
                     && (self.purpose == Purpose::Back
@@ -51,18 +56,23 @@ impl<'m> Work<'_, '_, 'm> {
                 }
                 None => Changed::Conflict(self.give_up_content(change)?),
             };
-            if let Changed::Conflict(kept) = done {
-                let pos = self.place_of_change(change.object);
-                self.out.conflicts.push(Found {
-                    at: Spot::Change(at),
-                    path: pos.map_or(Vec::new(), |pos| self.path(pos).to_vec()),
-                    found: pos.and_then(|pos| self.at(pos).thing()),
-                    kept,
-                });
-            }
+            self.note(at, done);
             open = fd.map(|fd| (change.object, fd));
         }
         Ok(())
+    }
+
+    /// A change that was not made is a conflict.
+    fn note(&mut self, at: usize, done: Changed) {
+        if let Changed::Conflict(kept) = done {
+            let pos = self.place_of_change(self.mapping.changes[at].object);
+            self.out.conflicts.push(Found {
+                at: Spot::Change(at),
+                path: pos.map_or(Vec::new(), |pos| self.path(pos).to_vec()),
+                found: pos.and_then(|pos| self.at(pos).thing()),
+                kept,
+            });
+        }
     }
 
     /// A directory in which something is to be put back may have lost the rights that this takes, and may
@@ -72,10 +82,9 @@ impl<'m> Work<'_, '_, 'm> {
             let Set::Mode { .. } = change.what else {
                 continue;
             };
-            let Some(fd) = self.open_object_to_change(change.object)? else {
+            let Some((fd, meta)) = self.open_object_to_change(change.object)? else {
                 continue;
             };
-            let meta = place::facts(&fd).map_err(|e| fail("statx", e, b""))?;
             if meta.is_dir() && !meta.mode().contains(Mode::RWXU) {
                 tree::chmod_place(fd.as_fd(), meta.mode() | Mode::RWXU)
                     .map_err(|(call, e)| fail(call, e, self.path_of(change.object)))?;
@@ -100,8 +109,34 @@ impl<'m> Work<'_, '_, 'm> {
             .or(origin)
     }
 
-    /// A descriptor for the object as a place, which opens nothing; `None` if it is gone.
-    fn open_object_to_change(&mut self, object: ObjectIx) -> Result<Option<OwnedFd>> {
+    /// A file that staging has opened to write it over, if it stands at its name still. If not, whoever
+    /// looks for it finds out what that means.
+    fn opened_to_change(&mut self, change: &Change) -> Result<Option<(OwnedFd, Metadata)>> {
+        let object = change.object;
+        let kept = match is_content(&change.what) {
+            true => self.opened.take(object),
+            false => None,
+        };
+        let (Some((file, id)), Some(pos)) = (kept, self.place_of_change(object)) else {
+            return Ok(None);
+        };
+        let Some((dir, name)) = self.name_at(pos) else {
+            return Ok(None);
+        };
+        let meta = match place::look(dir, name) {
+            Err(Errno::NOENT) => return Ok(None),
+            done => done.map_err(|e| fail("statx", e, self.path(pos)))?,
+        };
+        let found = Ident::of(&meta);
+        if meta.id() != id || !self.is(object, &found) {
+            return Ok(None);
+        }
+        self.set(pos, At::Thing(found));
+        Ok(Some((file, meta)))
+    }
+
+    /// A descriptor for the object as a place, which opens nothing, and what it is; `None` if it is gone.
+    fn open_object_to_change(&mut self, object: ObjectIx) -> Result<Option<(OwnedFd, Metadata)>> {
         let Some(pos) = self.place_of_change(object) else {
             return Ok(None);
         };
@@ -111,27 +146,36 @@ impl<'m> Work<'_, '_, 'm> {
         let path = self.path(pos);
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         let fd = match sys::openat(dir, name, flags, Mode::empty()) {
-            Err(Errno::NOENT) => None,
-            done => Some(done.map_err(|e| fail("openat", e, path))?),
+            Err(Errno::NOENT) => {
+                self.set(pos, At::Empty);
+                return Ok(None);
+            }
+            done => done.map_err(|e| fail("openat", e, path))?,
         };
-        let found = match &fd {
-            Some(fd) => Some(Ident::of(
-                &place::facts(fd).map_err(|e| fail("statx", e, path))?,
-            )),
-            None => None,
-        };
-        self.set(pos, found.into());
-        Ok(fd.filter(|_| found.is_some_and(|found| self.is(object, &found))))
+        let meta = place::facts(&fd).map_err(|e| fail("statx", e, path))?;
+        let found = Ident::of(&meta);
+        self.set(pos, At::Thing(found));
+        Ok(self.is(object, &found).then_some((fd, meta)))
     }
 
-    /// Makes a change, which is the last of a chain: any value of those before it may be there.
-    fn change(&mut self, chains: &Chains<'m>, at: usize, fd: &OwnedFd) -> Result<Changed> {
+    /// Makes a change, which is the last of a chain: any value of those before it may be there. `seen`: what
+    /// it is, if that was looked at just now.
+    fn change(
+        &mut self,
+        chains: &Chains<'m>,
+        at: usize,
+        fd: &OwnedFd,
+        seen: Option<Metadata>,
+    ) -> Result<Changed> {
         let Change { object, ref what } = self.mapping.changes[at];
         let mut chain = chains.up_to(at).map(|change| &change.what);
         let path = self
             .place_of_change(object)
             .map_or(&b""[..], |pos| self.path(pos));
-        let meta = place::facts(fd).map_err(|e| fail("statx", e, path))?;
+        let meta = match seen {
+            Some(meta) => meta,
+            None => place::facts(fd).map_err(|e| fail("statx", e, path))?,
+        };
         // What a section has changed may be in any state by now.
         let forced = self.purpose == Purpose::Back;
         match what {
@@ -199,16 +243,25 @@ impl<'m> Work<'_, '_, 'm> {
                 return self.change_xattr(fd, &meta, (name, after), (chains, at), path);
             }
             Set::Content { .. } | Set::Logged { .. } => {
-                let chain: Vec<&'m Change> = chains.up_to(at).collect();
-                let last = &self.mapping.changes[at];
-                let done = self.change_content(object, fd, &meta, last, &chain)?;
-                if let Changed::Done = done {
-                    self.filled.push(chains.thing(at));
-                }
-                return Ok(done);
+                return self.write_content(chains, at, To::Place(fd), &meta);
             }
         }
         Ok(Changed::Done)
+    }
+
+    fn write_content(
+        &mut self,
+        chains: &Chains<'m>,
+        at: usize,
+        to: To<'_>,
+        meta: &Metadata,
+    ) -> Result<Changed> {
+        let chain: Vec<&'m Change> = chains.up_to(at).collect();
+        let done = self.change_content(to, meta, &self.mapping.changes[at], &chain)?;
+        if let Changed::Done = done {
+            self.filled.push(chains.thing(at));
+        }
+        Ok(done)
     }
 
     pub(super) fn set_times(

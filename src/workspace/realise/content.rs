@@ -19,18 +19,27 @@ const SECTOR: usize = 512;
 const BUFFER: usize = 256 << 10;
 /// No file system has longer blocks.
 const BLOCK: u64 = 64 << 10;
+
+/// What is written over.
+pub(super) enum To<'f> {
+    /// It has to be opened.
+    Place(&'f OwnedFd),
+    /// It is open.
+    File(OwnedFd),
+}
+
 impl<'m> Work<'_, '_, 'm> {
     /// Writes the last content of a chain over that of the object. It is not durable, and copies
     /// stay, until [`settle_content`](Self::settle_content); without copies, until the next
     /// checkpoint, for then the log has it.
     pub(super) fn change_content(
         &mut self,
-        object: ObjectIx,
-        place: &OwnedFd,
+        to: To<'_>,
         meta: &Metadata,
         last: &'m Change,
         chain: &[&'m Change],
     ) -> Result<Changed> {
+        let object = last.object;
         let path = self.path_of(object);
         let (new, time) = match &last.what {
             Set::Logged { after, time, .. } => (Version::Bytes(after), *time),
@@ -50,8 +59,12 @@ impl<'m> Work<'_, '_, 'm> {
             },
             _ => return Ok(Changed::Done),
         };
-        let Some(file) = reopen(place, meta, OFlags::RDWR, path)? else {
-            return Ok(Changed::Conflict(None));
+        let file = match to {
+            To::File(file) => file,
+            To::Place(place) => match reopen(place, meta, OFlags::RDWR, path)? {
+                Some(file) => file,
+                None => return Ok(Changed::Conflict(None)),
+            },
         };
         let found = Ident::of(meta);
         let untouched = unchanged(
@@ -414,6 +427,9 @@ fn write_over(file: &OwnedFd, new: &Version<'_>, was: u64, path: &[u8]) -> Resul
     let cut = was.saturating_sub(len);
     let rest = len.next_multiple_of(BLOCK) - len;
     let zeros = usize::try_from(rest.min(cut)).unwrap_or(0);
+    if let (Version::Bytes(bytes), 0) = (new, cut) {
+        return write_at(file, bytes, 0, path);
+    }
     let chunk = usize::try_from(len).map_or(BUFFER, |len| len.min(BUFFER));
     let mut buf = vec![0; chunk + zeros];
     let mut at = 0;
@@ -421,17 +437,7 @@ fn write_over(file: &OwnedFd, new: &Version<'_>, was: u64, path: &[u8]) -> Resul
         let n = new.read(buf.get_mut(..chunk).unwrap_or_default(), at, path)?;
         let is_last = n == 0 || at + n as u64 >= len;
         let end = if is_last { n + zeros } else { n };
-        let mut rest = buf.get(..end).unwrap_or_default();
-        let mut to = at;
-        while !rest.is_empty() {
-            match sys::pwrite(file, rest, to).map_err(|e| fail("pwrite64", e, path))? {
-                0 => return Err(fail("pwrite64", Errno::NOSPC, path)),
-                n => {
-                    rest = rest.get(n..).unwrap_or_default();
-                    to += n as u64;
-                }
-            }
-        }
+        write_at(file, buf.get(..end).unwrap_or_default(), at, path)?;
         at += n as u64;
         if is_last {
             break;
@@ -441,4 +447,17 @@ fn write_over(file: &OwnedFd, new: &Version<'_>, was: u64, path: &[u8]) -> Resul
         0 => Ok(()),
         _ => sys::ftruncate(file, len).map_err(|e| fail("ftruncate", e, path)),
     }
+}
+
+fn write_at(file: &OwnedFd, mut bytes: &[u8], mut at: u64, path: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match sys::pwrite(file, bytes, at).map_err(|e| fail("pwrite64", e, path))? {
+            0 => return Err(fail("pwrite64", Errno::NOSPC, path)),
+            n => {
+                bytes = bytes.get(n..).unwrap_or_default();
+                at += n as u64;
+            }
+        }
+    }
+    Ok(())
 }

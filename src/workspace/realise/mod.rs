@@ -26,6 +26,7 @@ mod unsynced;
 use super::ctx::Ctx;
 use super::identity::Ident;
 use super::mapping::{Mapping, SlotIx};
+use super::open_files::OpenFiles;
 use crate::root::sync_names;
 use crate::sys::Errno;
 use crate::{DiskState, Error, Name, Result};
@@ -89,7 +90,22 @@ pub(crate) enum Spot {
 /// # Errors
 /// Of the calls that it makes, with [`DiskState::Committed`]: it can be run again, with [`Mode::Again`].
 pub(crate) fn realise(ctx: &mut Ctx<'_>, mapping: &Mapping, mode: Mode) -> Result<Outcome> {
-    run(Work::new(ctx, mapping, mode))
+    realise_opened(ctx, mapping, mode, OpenFiles::default())
+}
+
+/// The same with files that staging has opened.
+///
+/// # Errors
+/// As [`realise`].
+pub(crate) fn realise_opened(
+    ctx: &mut Ctx<'_>,
+    mapping: &Mapping,
+    mode: Mode,
+    opened: OpenFiles,
+) -> Result<Outcome> {
+    let mut work = Work::new(ctx, mapping, mode);
+    work.opened = opened;
+    run(work)
 }
 
 /// [`realise`] in recovery. `intact`: no power cut can have come in between, so that what stands under a

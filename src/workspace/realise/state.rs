@@ -5,6 +5,7 @@ use super::super::identity::{Ident, Kind};
 use super::super::mapping::{
     Before, Body, Change, Mapping, Object, ObjectIx, PlaceIx, Slot, SlotIx,
 };
+use super::super::open_files::OpenFiles;
 use super::super::place::Held;
 use super::ids::{Ids, Torn};
 use super::unsynced::Unsynced;
@@ -95,6 +96,8 @@ pub(super) struct Work<'c, 'a, 'm> {
     pub(super) intact: bool,
     /// The directories; `None`: not open, or not to be found.
     pub(super) places: Vec<Option<Held<'a>>>,
+    /// Files that are to be written over.
+    pub(super) opened: OpenFiles,
     pub(super) slots: Vec<At>,
     /// By object; those without a private name have nothing there.
     pub(super) homes: Vec<At>,
@@ -156,6 +159,7 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
         };
         Self {
             places: mapping.places.iter().map(|_| None).collect(),
+            opened: OpenFiles::default(),
             slots: mapping.slots.iter().map(before).collect(),
             homes: mapping.objects.iter().map(home).collect(),
             asides: Vec::new(),

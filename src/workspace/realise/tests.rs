@@ -13,16 +13,20 @@ mod written_over;
 use super::super::mapping::Mapping;
 use super::super::stage::stage;
 use super::super::testbed::{World, short};
-use super::{Mode, Outcome, realise};
+use super::{Mode, Outcome, realise_opened};
 use crate::Result;
 use crate::workspace::WorkspaceOptions;
+use crate::workspace::open_files::OpenFiles;
 use scenes::Scene;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// A transaction that is committed and not yet carried out.
 struct Ready {
     world: World,
     mapping: Mapping,
+    /// For the first run.
+    opened: RefCell<OpenFiles>,
 }
 
 impl Ready {
@@ -32,15 +36,20 @@ impl Ready {
         let mut draft = world.draft();
         (scene.draft)(&mut draft);
         let draft = draft.draft;
-        let mapping = world.with(|ctx| match stage(ctx, draft) {
-            Ok(staging) => staging.committed(),
+        let (opened, mapping) = world.with(|ctx| match stage(ctx, draft) {
+            Ok(mut staging) => (staging.take_opened(), staging.committed()),
             Err(e) => panic!("{}: {e}", scene.name),
         });
-        Self { world, mapping }
+        Self {
+            world,
+            mapping,
+            opened: RefCell::new(opened),
+        }
     }
 
     fn run(&self, mode: Mode) -> Result<Outcome> {
-        self.world.with(|ctx| realise(ctx, &self.mapping, mode))
+        let opened = self.opened.take();
+        (self.world).with(|ctx| realise_opened(ctx, &self.mapping, mode, opened))
     }
 
     /// All is new, and nothing is left.

@@ -4,7 +4,7 @@ use super::content::read_all;
 use super::make::last_of_each;
 use super::sync::Fd;
 use super::{INLINE, Work, fail};
-use crate::sys::{self, AsFd, Errno, Mode, OFlags};
+use crate::sys::{self, AsFd, Errno, Metadata, Mode, OFlags};
 use crate::tree::{self, acl};
 use crate::workspace::draft::{AttrRequest, DraftChange, DraftSet, Piece, Source};
 use crate::workspace::identity::{Ident, Stamp, now};
@@ -111,9 +111,10 @@ impl Work<'_, '_> {
         let (_, slot) = self.existing(object)?;
         let path = slot.path.as_slice();
         // For writing, so that a running program and a missing right show now.
-        let file = self.open_existing(object, OFlags::RDWR)?;
-        if let Some(what) = self.log_content(object, &file, source)? {
+        let (file, meta) = self.open_existing(object, OFlags::RDWR)?;
+        if let Some(what) = self.log_content(&file, &meta, source, path)? {
             self.changes.push(Change { object, what });
+            self.out.opened.keep(object, file, &meta);
             return Ok(());
         }
         let private = Mode::RUSR | Mode::WUSR;
@@ -147,22 +148,20 @@ impl Work<'_, '_> {
     /// among them.
     fn log_content(
         &mut self,
-        object: ObjectIx,
         file: &sys::OwnedFd,
+        meta: &Metadata,
         source: &Source,
+        path: &[u8],
     ) -> Result<Option<Set>> {
         let (true, Source::Bytes(after)) = (self.ctx.logs_contents, source) else {
             return Ok(None);
         };
-        let (_, slot) = self.existing(object)?;
-        let path = slot.path.as_slice();
-        let meta = self.facts(object)?;
         let len = usize::try_from(meta.len()).unwrap_or(usize::MAX);
         let both = len.saturating_add(after.len());
         if len.max(after.len()) > INLINE || both > self.room_in_place {
             return Ok(None);
         }
-        let reaches = self.ctx.reaches(&meta);
+        let reaches = self.ctx.reaches(meta);
         if !reaches.map_err(|e| fail("statx", e, path))? {
             return Ok(None);
         }
@@ -171,7 +170,7 @@ impl Work<'_, '_> {
         Ok(Some(Set::Logged {
             name: (self.ctx.names)()?,
             before,
-            after: after.to_vec(),
+            after: after.clone(),
             time: now(),
         }))
     }

@@ -8,6 +8,7 @@ use crate::workspace::place;
 use crate::{ErrorKind, Result};
 use std::io::SeekFrom;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Size of the buffer that content passes through where it cannot be copied in the kernel.
 const BUFFER: usize = 256 << 10;
@@ -22,7 +23,7 @@ impl Work<'_, '_> {
                 }
                 Piece::Given(Source::File(file)) => copy(file.fd.as_fd(), to, path)?,
                 Piece::Existing(object) => {
-                    let from = self.open_existing(*object, OFlags::RDONLY)?;
+                    let (from, _) = self.open_existing(*object, OFlags::RDONLY)?;
                     if at > 0 {
                         copy(from.as_fd(), to, path)?;
                         continue;
@@ -63,9 +64,11 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
 }
 
 /// All of a file that is as long as `len` says.
-pub(super) fn read_all(fd: impl AsFd, len: usize, path: &[u8]) -> Result<Vec<u8>> {
-    let mut content = vec![0; len];
-    match place::read_at(fd, &mut content, 0) {
+pub(super) fn read_all(fd: impl AsFd, len: usize, path: &[u8]) -> Result<Arc<[u8]>> {
+    let mut content: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+    // Nobody else has it yet.
+    let to = Arc::get_mut(&mut content).unwrap_or_default();
+    match place::read_at(fd, to, 0) {
         Ok(n) if n == len => Ok(content),
         Ok(_) => Err(fail("pread64", Errno::IO, path)),
         Err(e) => Err(fail("pread64", e, path)),

@@ -144,7 +144,7 @@ impl<'a> Work<'_, 'a> {
                 self.room -= len;
                 match pieces {
                     [Piece::Given(Source::Bytes(bytes))] => Body::Inline(Arc::clone(bytes)),
-                    _ => Body::Inline(read_all(file, len, path)?.into()),
+                    _ => Body::Inline(read_all(file, len, path)?),
                 }
             }
             _ => {

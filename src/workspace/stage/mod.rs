@@ -13,6 +13,7 @@ use super::ctx::Ctx;
 use super::draft::{Draft, DraftObject};
 use super::identity::Ident;
 use super::mapping::{Change, Mapping, Object, ObjectIx, Place, PlaceIx, Slot, SlotIx};
+use super::open_files::OpenFiles;
 use super::place::{self, Held};
 use crate::publish::Note;
 use crate::root::resolve_error;
@@ -40,6 +41,7 @@ pub(crate) struct Staging<'a> {
     notes: Vec<Note>,
     /// What is to be removed if there is no commit.
     made: Vec<Made<'a>>,
+    opened: OpenFiles,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,7 @@ impl Staging<'_> {
             mapping,
             notes: Vec::new(),
             made: Vec::new(),
+            opened: OpenFiles::default(),
         }
     }
 
@@ -71,6 +74,11 @@ impl Staging<'_> {
     /// What could not be kept of the files that are replaced.
     pub(crate) fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
+    }
+
+    /// The files that are to be written over, as far as they were kept open.
+    pub(crate) fn take_opened(&mut self) -> OpenFiles {
+        std::mem::take(&mut self.opened)
     }
 
     /// The commit is, or may be, durable: what was made stays.
@@ -124,6 +132,7 @@ pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> 
             mapping: Mapping::default(),
             notes: Vec::new(),
             made: Vec::new(),
+            opened: OpenFiles::default(),
         },
         defaults: [None, None],
         hands_down: None,
@@ -288,8 +297,8 @@ impl<'c> Work<'c, '_> {
             .with_advice("a thing that exists has no place"))
     }
 
-    /// Opens an existing regular file, which must be the one that is meant.
-    fn open_existing(&self, object: ObjectIx, flags: sys::OFlags) -> Result<OwnedFd> {
+    /// Opens an existing regular file, which must be the one that is meant, and says what it is.
+    fn open_existing(&self, object: ObjectIx, flags: sys::OFlags) -> Result<(OwnedFd, Metadata)> {
         use sys::{Mode, OFlags};
         let (dir, slot) = self.existing(object)?;
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -297,7 +306,9 @@ impl<'c> Work<'c, '_> {
             .map_err(|e| fail("openat", e, &slot.path))?;
         let meta = place::facts(&fd).map_err(|e| fail("statx", e, &slot.path))?;
         match &self.draft.objects[object] {
-            DraftObject::Existing { ident, .. } if ident.is_unchanged(&Ident::of(&meta)) => Ok(fd),
+            DraftObject::Existing { ident, .. } if ident.is_unchanged(&Ident::of(&meta)) => {
+                Ok((fd, meta))
+            }
             _ => Err(changed(&slot.path)),
         }
     }

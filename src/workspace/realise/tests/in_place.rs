@@ -293,3 +293,57 @@ fn what_is_cut_off_is_zeroed_first() {
         assert!(is(&found[zeroed..], 1), "{len}");
     }
 }
+
+/// Whoever renames, replaces or writes a file after it was opened for a transaction keeps what he has.
+#[test]
+fn a_file_that_was_opened_is_written_where_it_stands_and_as_it_was() {
+    both_ways(check_opened);
+}
+
+fn check_opened() {
+    let scene = Scene {
+        name: "in place",
+        prepare: |w| {
+            w.write("f", b"old");
+            fs::hard_link(w.path("f"), w.path("link")).unwrap();
+        },
+        draft: |b| {
+            let (f, _) = b.old("f");
+            let text = Source::Bytes(b"new".as_slice().into());
+            b.change(f, DraftSet::Content(text));
+        },
+        check: |_| {},
+    };
+    // What somebody does meanwhile, and what is at the name then, and in the file.
+    type Deed = fn(&World);
+    let deeds: [(Deed, &str, &str); 4] = [
+        (|_| {}, "new", "new"),
+        (
+            |w| fs::rename(w.path("f"), w.path("away")).unwrap(),
+            "",
+            "old",
+        ),
+        (
+            |w| {
+                w.write("theirs", b"their");
+                fs::rename(w.path("theirs"), w.path("f")).unwrap();
+            },
+            "their",
+            "old",
+        ),
+        (|w| w.write("f", b"their"), "their", "their"),
+    ];
+    for (deed, at_name, in_file) in deeds {
+        let ready = Ready::of(&scene);
+        deed(&ready.world);
+        let (done, calls) = hook::scope(None, || ready.run(Mode::First));
+        let ours = at_name == "new";
+        assert_eq!(done.unwrap().conflicts.is_empty(), ours, "{at_name}");
+        let found = fs::read_to_string(ready.world.path("f")).unwrap_or_default();
+        assert_eq!(found, at_name);
+        assert_eq!(ready.world.read("link"), in_file.as_bytes(), "{at_name}");
+        let logged = matches!(ready.mapping.changes[0].what, Set::Logged { .. });
+        // It is not opened a second time.
+        assert_eq!(!calls.contains(&"openat"), logged && ours, "{calls:?}");
+    }
+}

@@ -8,6 +8,7 @@ use crate::workspace::mapping::{Body, Object};
 use crate::workspace::realise::Mode;
 use crate::workspace::stage::stage;
 use crate::workspace::testbed::{World, both_ways};
+use std::cell::RefCell;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -176,7 +177,12 @@ fn many_files_are_made_anew_at_the_price_of_one_sync() {
         }
         let draft = draft.draft;
         let mapping = world.with(|ctx| stage(ctx, draft).unwrap().committed());
-        let ready = Ready { world, mapping };
+        let opened = RefCell::default();
+        let ready = Ready {
+            world,
+            mapping,
+            opened,
+        };
         tear(&ready, Tear::Empty);
         let (done, calls) = hook::scope(None, || ready.run(Mode::Again));
         assert_eq!(done.unwrap().conflicts, []);
