@@ -2,7 +2,7 @@
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
-use rustix::io::{Errno, Result, write};
+use rustix::io::{Errno, Result, pwrite, write};
 use std::path::Path;
 
 /// The attribute that holds an access control list.
@@ -77,6 +77,38 @@ fn create(dir: impl AsFd, name: &str, content: &[u8]) -> Result<OwnedFd> {
         rest = rest.get(n..).unwrap_or_default();
     }
     Ok(file)
+}
+
+/// The least that makes files new as one by a log, which nobody could recover by: content under temporary names, all
+/// of it once more in one write to `log`, a file that is long enough and was written before, one sync, and then the
+/// names.
+///
+/// # Errors
+/// As the calls it makes. Temporary files may be left then.
+pub fn by_a_log(dir: impl AsFd, log: impl AsFd, names: &[String], content: &[u8]) -> Result<()> {
+    let dir = dir.as_fd();
+    let temporary: Vec<String> = (0..names.len())
+        .map(|n| format!(".temporary-{n}"))
+        .collect();
+    let mut record = Vec::with_capacity(names.len() * (content.len() + 64));
+    for (name, temporary) in names.iter().zip(&temporary) {
+        create(dir, temporary, content)?;
+        record.extend_from_slice(name.as_bytes());
+        record.extend_from_slice(content);
+    }
+    record.resize(record.len().next_multiple_of(512), 0);
+    let mut done = 0;
+    while done < record.len() {
+        done += pwrite(log.as_fd(), &record[done..], done as u64)?;
+    }
+    fs::fdatasync(log.as_fd())?;
+    for (name, temporary) in names.iter().zip(&temporary) {
+        fs::renameat_with(dir, temporary, dir, name, RenameFlags::EXCHANGE)?;
+    }
+    for temporary in &temporary {
+        fs::unlinkat(dir, temporary, AtFlags::empty())?;
+    }
+    Ok(())
 }
 
 /// Exchanges two names in `dir` durably.
