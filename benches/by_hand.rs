@@ -79,9 +79,9 @@ fn create(dir: impl AsFd, name: &str, content: &[u8]) -> Result<OwnedFd> {
     Ok(file)
 }
 
-/// The least that makes files new as one by a log, which nobody could recover by: content under temporary names, all
-/// of it once more in one write to `log`, a file that is long enough and was written before, one sync, and then the
-/// names.
+/// The least that makes files new as one by a log, which nobody could recover by: content under
+/// temporary names, all of it once more in one write to `log`, a file that is long enough and was
+/// written before, one sync, and then the names.
 ///
 /// # Errors
 /// As the calls it makes. Temporary files may be left then.
