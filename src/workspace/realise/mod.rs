@@ -85,18 +85,10 @@ pub(crate) enum Spot {
     Change(usize),
 }
 
-/// Makes the mapping true.
+/// Makes the mapping true. `opened`: files that staging has opened, if they were kept.
 ///
 /// # Errors
 /// Of the calls that it makes, with [`DiskState::Committed`]: it can be run again, with [`Mode::Again`].
-pub(crate) fn realise(ctx: &mut Ctx<'_>, mapping: &Mapping, mode: Mode) -> Result<Outcome> {
-    realise_opened(ctx, mapping, mode, OpenFiles::default())
-}
-
-/// The same with files that staging has opened.
-///
-/// # Errors
-/// As [`realise`].
 pub(crate) fn realise_opened(
     ctx: &mut Ctx<'_>,
     mapping: &Mapping,
@@ -108,11 +100,16 @@ pub(crate) fn realise_opened(
     run(work)
 }
 
-/// [`realise`] in recovery. `intact`: no power cut can have come in between, so that what stands under a
+#[cfg(test)]
+pub(crate) fn realise(ctx: &mut Ctx<'_>, mapping: &Mapping, mode: Mode) -> Result<Outcome> {
+    realise_opened(ctx, mapping, mode, OpenFiles::default())
+}
+
+/// [`realise_opened`] in recovery. `intact`: no power cut can have come in between, so that what stands under a
 /// private name as it was recorded, has all its attributes.
 ///
 /// # Errors
-/// As [`realise`].
+/// As [`realise_opened`].
 pub(crate) fn resume(ctx: &mut Ctx<'_>, mapping: &Mapping, intact: bool) -> Result<Outcome> {
     let mut work = Work::new(ctx, mapping, Mode::Again);
     work.intact = intact;
@@ -123,7 +120,7 @@ pub(crate) fn resume(ctx: &mut Ctx<'_>, mapping: &Mapping, intact: bool) -> Resu
 /// removed. It stays in a private folder.
 ///
 /// # Errors
-/// As [`realise`].
+/// As [`realise_opened`].
 pub(crate) fn step(ctx: &mut Ctx<'_>, mapping: &Mapping) -> Result<Outcome> {
     let mut work = Work::new(ctx, mapping, Mode::First);
     work.purpose = Purpose::Step;
@@ -134,7 +131,7 @@ pub(crate) fn step(ctx: &mut Ctx<'_>, mapping: &Mapping) -> Result<Outcome> {
 /// folders by what it is; attributes are set whatever they are now; nothing of what is displaced is removed.
 ///
 /// # Errors
-/// As [`realise`].
+/// As [`realise_opened`].
 pub(crate) fn roll_back(ctx: &mut Ctx<'_>, mapping: &Mapping) -> Result<Outcome> {
     let mut work = Work::new(ctx, mapping, Mode::Again);
     work.purpose = Purpose::Back;
