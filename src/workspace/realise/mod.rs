@@ -105,8 +105,8 @@ pub(crate) fn realise(ctx: &mut Ctx<'_>, mapping: &Mapping, mode: Mode) -> Resul
     realise_opened(ctx, mapping, mode, OpenFiles::default())
 }
 
-/// [`realise_opened`] in recovery. `intact`: no power cut can have come in between, so that what stands under a
-/// private name as it was recorded, has all its attributes.
+/// [`realise_opened`] in recovery. `intact`: no power cut can have come in between, so that what
+/// stands under a private name as it was recorded, has all its attributes.
 ///
 /// # Errors
 /// As [`realise_opened`].
