@@ -2,10 +2,12 @@
 //!
 //! Theirs stays as it is, ours is kept on the side, and the path is closed to transactions until somebody has
 //! decided. Each conflict is a file in `conflicts/`, written durably before its transaction counts as done.
+//! They are rare, and so those that there are stay in memory until the ledger tells of one more.
 
 use super::Workspace;
 use super::decode::Reader;
 use super::identity::{Ident, Kind};
+use super::ledger::Recorded;
 use super::mapping::{Before, Mapping, Object, Place, Set, Slot};
 use super::realise::{Outcome, Spot};
 use super::record::{self, Commit};
@@ -21,6 +23,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::RwLock;
 
 const RESOLVE: &str = "resolve conflict";
 const READ: &str = "read conflicts";
@@ -213,6 +216,15 @@ impl Conflict {
             .with_detail("it is not what was written under this name"))
     }
 
+    /// Whether its path is one of these, in one, or above one.
+    fn is_about(&self, wants: &[Want]) -> bool {
+        // One that is no path was refused when it was read.
+        ClaimPath::new(self.path()).map_or(true, |path| {
+            let overlaps = |w: &Want| w.path().covers(&path) || path.covers(w.path());
+            wants.iter().any(overlaps)
+        })
+    }
+
     fn file(&self) -> Result<Name> {
         let ConflictId { number, index } = self.id;
         Name::new(format!("{number:016x}-{index:08x}")).map_err(|e| Error::new(READ, "openat", e))
@@ -231,7 +243,11 @@ pub enum Resolution {
     SetAside(PathBuf),
 }
 
-/// Makes what a transaction has found durable. Gives the names.
+/// Makes what a transaction has found durable, and says to all processes that there is more. Gives the names.
+///
+/// Who was stopped in the middle has perhaps not said it, and what was found then may not be found again: so
+/// whoever goes on with that transaction says it too ([`Ledger::note_recorded`](super::ledger::Ledger)),
+/// whatever he finds.
 pub(super) fn record(state: &State, commit: &Commit, outcome: &Outcome) -> Result<Vec<ConflictId>> {
     let mut out = Vec::new();
     if outcome.conflicts.is_empty() {
@@ -280,6 +296,7 @@ pub(super) fn record(state: &State, commit: &Commit, outcome: &Outcome) -> Resul
     }
     // What is kept must be as durable as what says so.
     (state.syncfs(&state.dir)).map_err(|e| Error::new("record conflict", "syncfs", e))?;
+    state.ledger.note_recorded()?;
     Ok(out)
 }
 
@@ -340,23 +357,53 @@ pub(super) fn list_in(dir: &Dir) -> Result<Listing> {
 }
 
 /// Refuses claims on what a conflict is about. The one that is being resolved does not count, nor do others
-/// of the same transaction about the same path, of which one has to be the first.
+/// of the same transaction about the same path, of which one has to be the first. One call, if none is about
+/// these paths and none was recorded since they were listed last.
+///
+/// The caller holds the claims, and has finished what the dead have left: conflicts of their transactions are
+/// recorded, and the ledger says so.
 pub(super) fn unblocked(state: &State, wants: &[Want], resolved: Option<&Conflict>) -> Result<()> {
-    for conflict in list(state)? {
-        let together = |c: &Conflict| c.id.number == conflict.id.number && c.path == conflict.path;
-        if resolved.is_some_and(together) {
-            continue;
-        }
-        let path = ClaimPath::new(conflict.path())?;
-        let overlaps = |w: &Want| w.path().covers(&path) || path.covers(w.path());
-        if wants.iter().any(overlaps) {
-            return Err(Error::of_kind("commit transaction", ErrorKind::Conflict)
-                .with_path(conflict.path())
-                .with_detail(format!("conflict {} is not resolved", conflict.id))
-                .with_advice("look at it, and resolve it: Workspace::resolve"));
+    // Before the list: one that comes between the two is looked for again.
+    let recorded = state.ledger.recorded()?;
+    if state.known.has_none(recorded, wants) {
+        return Ok(());
+    }
+    // Some may have been resolved, of which nothing is said.
+    let all = list(state)?;
+    let together =
+        |c: &Conflict| resolved.is_some_and(|r| r.id.number == c.id.number && r.path == c.path);
+    let mut others = all.iter().filter(|c| !together(c));
+    let refused = others.find(|conflict| conflict.is_about(wants)).map(|c| {
+        Error::of_kind("commit transaction", ErrorKind::Conflict)
+            .with_path(c.path())
+            .with_detail(format!("conflict {} is not resolved", c.id))
+            .with_advice("look at it, and resolve it: Workspace::resolve")
+    });
+    state.known.note(recorded, all);
+    refused.map_or(Ok(()), Err)
+}
+
+/// The conflicts that there were when the ledger had this number.
+#[derive(Debug, Default)]
+pub(super) struct Known(RwLock<Option<(Recorded, Vec<Conflict>)>>);
+
+impl Known {
+    /// Whether it is known that none is about these paths. Nobody is waited for: another thread may have been
+    /// here when this process was forked.
+    fn has_none(&self, now: Option<Recorded>, wants: &[Want]) -> bool {
+        let known = match self.0.try_read() {
+            Ok(known) => known,
+            Err(_) => return false,
+        };
+        let current = known.as_ref().filter(|(then, _)| Some(*then) == now);
+        current.is_some_and(|(_, all)| !all.iter().any(|conflict| conflict.is_about(wants)))
+    }
+
+    fn note(&self, then: Option<Recorded>, all: Vec<Conflict>) {
+        if let (Some(then), Ok(mut known)) = (then, self.0.try_write()) {
+            *known = Some((then, all));
         }
     }
-    Ok(())
 }
 
 impl Workspace {

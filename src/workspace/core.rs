@@ -409,6 +409,10 @@ impl Workspace {
         let done =
             realise_opened(&mut ctx, &decided.commit.mapping, mode, opened).and_then(|outcome| {
                 conflict::record(&self.state, &decided.commit, &outcome)?;
+                if mode == Mode::Again {
+                    // The first time it may have come up to this.
+                    self.state.ledger.note_recorded()?;
+                }
                 Ok(outcome)
             });
         let outcome = match done {

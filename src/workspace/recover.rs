@@ -294,6 +294,12 @@ fn work(
         let held = logs.iter().any(|(index, ..)| *index == mark.log);
         (held || mark.kind == MarkKind::Unknown) && !recovery.is_open(mark)
     };
+    let half_done = |mark: &DeadMark| mark.kind != MarkKind::Section;
+    if !commits.is_empty() || marks.iter().any(half_done) {
+        // Who was stopped may have recorded conflicts and not said so: as long as its mark stands, whoever
+        // claims these paths comes here.
+        state.ledger.note_recorded()?;
+    }
     for mark in &marks {
         // After a power cut the ledger may hold anything: also the mark of a log that is not there, which
         // nobody else would ever clear.
@@ -317,7 +323,6 @@ fn work(
     };
     // Of somebody who died meanwhile, or whose log is not free yet: the horizon must not pass what is not
     // done.
-    let half_done = |mark: &DeadMark| mark.kind != MarkKind::Section;
     if state.ledger.dead()?.iter().any(half_done) {
         return Ok((recovery, Vec::new()));
     }

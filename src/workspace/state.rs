@@ -2,6 +2,7 @@
 //!
 //! It is made once, durably (`setup`), and checked each time it is opened.
 
+use super::conflict;
 use super::ctx::Ctx;
 use super::format::{FolderId, Format};
 use super::incarnation::Incarnation;
@@ -81,6 +82,8 @@ pub(crate) struct State {
     pub(crate) keys: Dir,
     /// Conflicts that nobody has resolved yet.
     pub(crate) conflicts: Dir,
+    /// What was found there last.
+    pub(super) known: conflict::Known,
     pub(crate) claims: Arc<Claims>,
     pub(crate) ledger: Ledger,
     /// Random, for each workspace another one.
@@ -136,6 +139,7 @@ impl State {
             retired: open_sub(&dir, Sub::Retired)?,
             keys: open_sub(&dir, Sub::Keys)?,
             conflicts: open_sub(&dir, Sub::Conflicts)?,
+            known: conflict::Known::default(),
             incarnation: Incarnation::of(&facts)?,
             copy: format.folder != folder,
             each: sys::fs_kind(&dir).map_err(|e| Error::new(OP, "fstatfs", e))? == FsKind::Fuse,

@@ -6,10 +6,11 @@
 //! whoever opens the workspace looks into every log instead.
 //!
 //! The file has four blocks of 4096 bytes, numbers in little endian: two copies of the horizon; the counter,
-//! at 512 the id of the format that is known to be durable, at 1024 a failed sync and at 2048 where logs were
-//! closed; 256 marks of 16 bytes.
+//! at 512 the id of the format that is known to be durable, at 1024 a failed sync, at 1536 what tells whether
+//! conflicts were recorded, and at 2048 where logs were closed; 256 marks of 16 bytes.
 
 mod closed;
+mod conflicts;
 mod counter;
 mod doubt;
 mod gate;
@@ -19,6 +20,7 @@ mod peek;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use conflicts::Recorded;
 pub(crate) use gate::RecoveryLock;
 pub(crate) use marks::{DeadMark, Mark, MarkKind};
 pub(crate) use peek::{Peek, peek, rebuild};
