@@ -182,12 +182,10 @@ impl Claim {
     /// # Errors
     /// As [`Claims::try_claim`]; what was held before still is.
     pub fn try_extend(&mut self, wants: &[Want]) -> Result<()> {
-        let mut paths = BTreeMap::new();
         let mut target = self.held.clone();
         for want in wants {
-            for (node, path, modes) in want.path.nodes(want.exclusive) {
+            for (node, modes) in want.path.nodes(want.exclusive) {
                 target.entry(node).or_default().add(modes);
-                paths.entry(node).or_insert(path);
             }
         }
         // In one order for everybody, though nobody waits while holding: it makes a loser give up early.
@@ -204,7 +202,7 @@ impl Claim {
                     let _ = node.give_back(&self.fd, before);
                 }
                 let error = Error::new(OPERATION, "fcntl(F_OFD_SETLK)", errno);
-                let error = match paths.get(node) {
+                let error = match wants.iter().find_map(|want| want.path.path_of(*node)) {
                     Some(path) => error.with_path(path),
                     None => error,
                 };

@@ -4,8 +4,8 @@ use super::node::{Modes, Node};
 use crate::root::Name;
 use crate::sys::Errno;
 use crate::{Error, Result};
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A path to claim, beneath the root, without links, `.` and `..`; empty, or `.`, for the root itself.
@@ -39,22 +39,12 @@ impl ClaimPath {
         other.0.starts_with(&self.0)
     }
 
-    /// The locks that claim it: intent on every directory above, the claim itself at the end. Each with the
-    /// path it stands for.
-    pub(super) fn nodes(
-        &self,
-        exclusive: bool,
-    ) -> impl Iterator<Item = (Node, PathBuf, Modes)> + '_ {
+    /// The locks that claim it: intent on every directory above, the claim itself at the end.
+    pub(super) fn nodes(&self, exclusive: bool) -> impl Iterator<Item = (Node, Modes)> + '_ {
         let mut node = Node::ROOT;
-        let mut path = OsString::from(".").into_vec();
         (0..=self.0.len()).map(move |depth| {
             if let Some(name) = depth.checked_sub(1).and_then(|i| self.0.get(i)) {
                 node = node.child(name.as_bytes());
-                match depth {
-                    1 => path.clear(),
-                    _ => path.push(b'/'),
-                }
-                path.extend_from_slice(name.as_bytes());
             }
             let modes = match (depth == self.0.len(), exclusive) {
                 (false, false) => Modes::INTENT_SHARED,
@@ -62,7 +52,19 @@ impl ClaimPath {
                 (true, false) => Modes::SHARED,
                 (true, true) => Modes::EXCLUSIVE,
             };
-            (node, OsString::from_vec(path.clone()).into(), modes)
+            (node, modes)
+        })
+    }
+
+    /// The path that one of its locks stands for: it, or one above it.
+    pub(super) fn path_of(&self, node: Node) -> Option<PathBuf> {
+        let depth = self.nodes(false).position(|(own, _)| own == node)?;
+        let names = self.0.iter().take(depth);
+        Some(match depth {
+            0 => PathBuf::from("."),
+            _ => names
+                .map(|name| OsStr::from_bytes(name.as_bytes()))
+                .collect(),
         })
     }
 }
@@ -81,7 +83,12 @@ mod tests {
         for bad in ["/a", "a/..", "..", "a\0b"] {
             assert!(ClaimPath::new(bad).is_err(), "{bad:?}");
         }
-        let shown: Vec<_> = path("a/b").nodes(true).map(|(_, path, _)| path).collect();
+        let deep = path("a/b");
+        let shown: Vec<_> = deep
+            .nodes(true)
+            .map(|(node, _)| deep.path_of(node).unwrap())
+            .collect();
         assert_eq!(shown, [Path::new("."), Path::new("a"), Path::new("a/b")]);
+        assert_eq!(path("c").path_of(Node::ROOT.child(b"a")), None);
     }
 }

@@ -281,6 +281,8 @@ mod tests {
             let calls = calls(&workspace, paths);
             calls.iter().filter(|call| **call == "statx").count()
         };
+        // Those three; the root in the look and before it is changed; and the lock file.
+        assert_eq!(statx(&["a"]), 6);
         // In the look, before it is replaced, and of the new file.
         assert_eq!(statx(&["c", "b", "a"]) - statx(&["b", "a"]), 3);
         assert_eq!(statx(&["./a", "b"]) - statx(&["./a"]), 4);

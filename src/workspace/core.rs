@@ -287,8 +287,8 @@ impl Workspace {
     /// Refuses paths that a conflict is about, other than the one that is being resolved, or a section that
     /// could not be taken back.
     pub(super) fn unblocked(&self, wants: &[Want], resolved: Option<&Conflict>) -> Result<()> {
-        let open = self.lock().open_sections.clone();
-        if section::blocked(&open, wants).is_err() {
+        let blocked = section::blocked(&self.lock().open_sections, wants);
+        if blocked.is_err() {
             // It may be possible now, or somebody else may have done it.
             let recovery = recover::all(&self.root, &self.state, &self.options)?;
             self.note_open_sections(&recovery);

@@ -138,12 +138,12 @@ impl Ledger {
         let _turn = self.turn()?;
         let mut bytes = [0; BETWEEN + LEN * NUMBER];
         self.read(COUNTER, &mut bytes)?;
-        let (before, table) = bytes.split_at(BETWEEN);
+        let (before, marks) = bytes.split_at(BETWEEN);
         let number = counter::after(before.first_chunk().and_then(counter::get))?;
         let mut drawn = [0; counter::LEN];
         counter::put(&mut drawn, number);
         self.write(COUNTER, &drawn)?;
-        let mark = self.mark_in(&entries(table), claim, number, log, kind)?;
+        let mark = self.mark_in(marks, claim, number, log, kind)?;
         Ok((number, mark))
     }
 
@@ -166,7 +166,7 @@ impl Ledger {
     /// even for a moment, the byte of one that a dead writer has left, or that one would be taken for alive.
     fn mark_in(
         &self,
-        table: &[[u8; LEN]; NUMBER],
+        table: &[u8],
         claim: &Claim,
         number: u64,
         log: u32,
@@ -177,7 +177,7 @@ impl Ledger {
         let first = (number % NUMBER as u64) as usize;
         for entry in (first..NUMBER).chain(0..first) {
             // One that is taken may be this claim's own, whose byte must not be touched.
-            if table[entry] != [0; LEN] || !claim.try_extra(LockKind::Exclusive, byte(entry))? {
+            if !is_free(table, entry) || !claim.try_extra(LockKind::Exclusive, byte(entry))? {
                 continue;
             }
             self.write(offset(entry), &content)?;
@@ -215,8 +215,12 @@ impl Ledger {
         let mut out = Vec::new();
         // A child that was forked does not know what its parent has done since.
         let known = |entry| self.alive.has(entry) && self.process == std::process::id();
-        for (entry, content) in self.table()?.into_iter().enumerate() {
-            if content == [0; LEN] || known(entry) {
+        let table = self.table()?;
+        for (entry, content) in table.chunks_exact(LEN).enumerate() {
+            let Some(content) = content.first_chunk().filter(|c| **c != [0; LEN]) else {
+                continue;
+            };
+            if known(entry) {
                 continue;
             }
             if self
@@ -228,8 +232,8 @@ impl Ledger {
             // Its owner may have been done between the two. If the entry stood before and after a moment
             // in which nobody held it, its owner was dead in that moment.
             let now = self.entry(entry)?;
-            if now == content {
-                out.push(decode(entry, content));
+            if now == *content {
+                out.push(decode(entry, now));
             }
         }
         out.sort_by_key(|mark| mark.number);
@@ -251,17 +255,16 @@ impl Ledger {
         Ok(content)
     }
 
-    fn table(&self) -> Result<[[u8; LEN]; NUMBER]> {
+    /// All entries, one behind the other.
+    fn table(&self) -> Result<[u8; LEN * NUMBER]> {
         let mut bytes = [0; LEN * NUMBER];
         self.read(MARKS, &mut bytes)?;
-        Ok(entries(&bytes))
+        Ok(bytes)
     }
 }
 
-fn entries(bytes: &[u8]) -> [[u8; LEN]; NUMBER] {
-    let mut table = [[0; LEN]; NUMBER];
-    for (entry, content) in table.iter_mut().zip(bytes.chunks_exact(LEN)) {
-        entry.copy_from_slice(content);
-    }
-    table
+/// Whether an entry of the table is zero.
+fn is_free(table: &[u8], entry: usize) -> bool {
+    let content = table.get(entry * LEN..).and_then(<[u8]>::first_chunk);
+    content == Some(&[0; LEN])
 }

@@ -100,6 +100,10 @@ impl<'a> Work<'_, 'a, '_> {
                 object,
             } => {
                 let root: &'a Root = self.ctx.root;
+                if path.is_empty() && self.mode == Mode::First {
+                    // The very descriptor that the mapping was made by: it can be no other directory.
+                    return Ok(Some(Held::Borrowed(root.as_fd())));
+                }
                 match place::open(root, path) {
                     Ok((held, meta)) if ident.is(&Ident::of(&meta)) => return Ok(Some(held)),
                     Ok(_) => {}
