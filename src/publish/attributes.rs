@@ -131,6 +131,15 @@ impl Old {
         !self.xattrs.is_empty() || self.acl != Acl::None
     }
 
+    /// With nothing to keep but mode, owner and times.
+    fn bare(meta: Metadata) -> Self {
+        Self {
+            meta,
+            xattrs: Vec::new(),
+            acl: Acl::None,
+        }
+    }
+
     /// Reads what is to be kept of `name` in `dir`, which `meta` says is a regular file or a directory. If
     /// it was replaced meanwhile, of what is there now, as long as that is of the same kind (else `EAGAIN`).
     pub(crate) fn read(
@@ -140,11 +149,7 @@ impl Old {
         preserve: Preserve,
         notes: &mut Vec<Note>,
     ) -> Result<Self, Failed> {
-        let mut old = Self {
-            meta,
-            xattrs: Vec::new(),
-            acl: Acl::None,
-        };
+        let mut old = Self::bare(meta);
         if !preserve.xattrs {
             // Without the list the mode's group bits may be its mask and not the group's right.
             if preserve.mode {
@@ -172,11 +177,7 @@ impl Old {
         meta: Metadata,
         notes: &mut Vec<Note>,
     ) -> Result<Self, Failed> {
-        let mut old = Self {
-            meta,
-            xattrs: Vec::new(),
-            acl: Acl::None,
-        };
+        let mut old = Self::bare(meta);
         let preserve = Preserve::default();
         if let Some(fd) = old.open(dir, name, preserve)? {
             old.read_xattrs(&fd, preserve, notes)?;
