@@ -369,8 +369,8 @@ impl Workspace {
         let parts = encoded.parts();
         let mut len = parts.iter().map(|part| part.len() as u64).sum();
         let mut record = Record::new(COMMIT, &[]).and(&parts);
-        let (mut file, reference);
-        file = None;
+        let mut file = None;
+        let reference;
         if len > self.writer.log.max_payload() {
             let mut names = self.names();
             let mut ctx = self.ctx(&mut names);

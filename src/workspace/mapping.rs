@@ -31,6 +31,17 @@ pub(crate) struct Mapping {
     pub(crate) vacated: Vec<SlotIx>,
 }
 
+/// By object: the first slot that it is to stand at.
+pub(crate) fn first_slots(slots: &[Slot], objects: usize) -> Vec<Option<SlotIx>> {
+    let mut first = vec![None; objects];
+    for (ix, slot) in slots.iter().enumerate() {
+        if let Some(of) = slot.after.and_then(|object| first.get_mut(object)) {
+            of.get_or_insert(ix);
+        }
+    }
+    first
+}
+
 /// A directory in which names change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {

@@ -3,7 +3,7 @@
 use super::super::ctx::Ctx;
 use super::super::identity::{Ident, Kind};
 use super::super::mapping::{
-    Before, Body, Change, Mapping, Object, ObjectIx, PlaceIx, Slot, SlotIx,
+    Before, Body, Change, Mapping, Object, ObjectIx, PlaceIx, Slot, SlotIx, first_slots,
 };
 use super::super::open_files::OpenFiles;
 use super::super::place::Held;
@@ -135,12 +135,7 @@ pub(super) struct Work<'c, 'a, 'm> {
 
 impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
     pub(super) fn new(ctx: &'c mut Ctx<'a>, mapping: &'m Mapping, mode: Mode) -> Self {
-        let mut target = vec![None; mapping.objects.len()];
-        for (at, slot) in mapping.slots.iter().enumerate() {
-            if let Some(object) = slot.after {
-                target[object].get_or_insert(at);
-            }
-        }
+        let target = first_slots(&mapping.slots, mapping.objects.len());
         let is_new = |at: ObjectIx| matches!(mapping.objects[at], Object::New { .. });
         let survivors = (0..target.len())
             .filter(|at| target[*at].is_some() && !is_new(*at))

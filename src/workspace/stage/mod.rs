@@ -12,7 +12,9 @@ mod trial;
 use super::ctx::Ctx;
 use super::draft::{Draft, DraftObject};
 use super::identity::Ident;
-use super::mapping::{Change, Mapping, Object, ObjectIx, Place, PlaceIx, Slot, SlotIx};
+use super::mapping::{
+    Change, Mapping, Object, ObjectIx, Place, PlaceIx, Slot, SlotIx, first_slots,
+};
 use super::open_files::OpenFiles;
 use super::place::{self, Held};
 use crate::publish::Note;
@@ -137,7 +139,7 @@ pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> 
         defaults: [None, None],
         hands_down: None,
         ctx,
-        slots: first_slots(&draft),
+        slots: first_slots(&draft.slots, draft.objects.len()),
         draft: &draft,
     };
     match work.run() {
@@ -159,17 +161,6 @@ pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> 
             Err((_, name)) => error.with_left(name),
         }),
     }
-}
-
-/// By object: the first slot that it is to stand at.
-fn first_slots(draft: &Draft) -> Vec<Option<SlotIx>> {
-    let mut slots = vec![None; draft.objects.len()];
-    for (ix, slot) in draft.slots.iter().enumerate() {
-        if let Some(first) = slot.after.and_then(|object| slots.get_mut(object)) {
-            first.get_or_insert(ix);
-        }
-    }
-    slots
 }
 
 /// An open place.
