@@ -177,7 +177,12 @@ fn check(path: &Path, dir: &dyn Fn() -> Dir, written: Option<&Log>) {
         let clean = written.closed || written.last() == 0;
         assert_eq!(seen.end == End::Clean, clean, "{:?}", seen.end);
     }
-    let options = || LogOptions::new().segment_len(8 << 10).max_segments(16);
+    let options = || {
+        LogOptions::new()
+            .segment_len(8 << 10)
+            .further_segment_len(12 << 10)
+            .max_segments(16)
+    };
     let opened = options().open(dir());
     let (log, found) = match (opened, &seen.end) {
         (Ok(opened), end) => {

@@ -5,7 +5,7 @@ use super::frame::{Content, FIRST_KIND, KIND_CLOSE, LogId, NUMBER_LIMIT, Payload
 use super::group::{Failure, Group, Outcome, Refused, Work};
 use super::open::Held;
 use super::queue::{Queue, Taken, max_payload};
-use super::segment::{self, Header, NotCreated, Segment};
+use super::segment::{self, Header, NotCreated, START, Segment};
 use super::sync::Mutex;
 use crate::root::Dir;
 use crate::sys::{self, BorrowedFd};
@@ -94,7 +94,10 @@ pub struct Log {
     /// Held while segments are opened or created.
     pub(super) supply: Mutex<()>,
     pub(super) id: LogId,
+    /// Length of its shortest segment.
     pub(super) len: u64,
+    /// Length of segments that are created.
+    pub(super) further_len: u64,
     pub(super) max_segments: u32,
     pub(super) wait: Option<Duration>,
     /// The last number found when the log was opened, all up to which is durable.
@@ -454,17 +457,22 @@ impl Log {
 
     fn reopen(&self, number: u64, op: &'static str) -> Result<Segment> {
         let segment = Segment::open(&self.dir, number, true, op)?;
-        if segment.size < self.len {
-            return Err(Damage {
-                kind: DamageKind::Length,
+        let damaged = |kind, offset| {
+            let damage = Damage {
+                kind,
                 segment: number,
-                offset: segment.size,
+                offset,
                 expected: 0,
                 durable: 0,
-            }
-            .error(op));
+            };
+            Err(damage.error(op))
+        };
+        match Header::decode(&segment.read(0, START as u64, op)?, number) {
+            Ok(header) if header.id != self.id => damaged(DamageKind::Foreign, 0),
+            Ok(header) if header.len != segment.size => damaged(DamageKind::Length, segment.size),
+            Ok(_) => Ok(segment),
+            Err(_) => damaged(DamageKind::Header, 0),
         }
-        Ok(segment)
     }
 
     fn create(&self, number: u64, op: &'static str) -> Result<()> {
@@ -474,7 +482,7 @@ impl Log {
         let header = Header {
             id: self.id,
             number,
-            len: self.len,
+            len: self.further_len,
             replaces: LogId::NONE,
         };
         match segment::create(&self.dir, &header, &[], op) {

@@ -22,6 +22,7 @@ const OP: &str = "open log";
 #[must_use]
 pub struct LogOptions {
     segment_len: u64,
+    further_segment_len: Option<u64>,
     max_segments: u32,
     wait: Option<Duration>,
     create: bool,
@@ -31,6 +32,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             segment_len: DEFAULT_LEN,
+            further_segment_len: None,
             max_segments: 64,
             wait: None,
             create: true,
@@ -48,6 +50,17 @@ impl LogOptions {
     /// rounded up to a multiple of 512. A log that exists keeps its own.
     pub fn segment_len(mut self, bytes: u64) -> Self {
         self.segment_len = bytes.clamp(MIN_LEN, MAX_LEN).next_multiple_of(512);
+        self
+    }
+
+    /// Length in bytes of the segments that are added to a log, be it new or not, when those that it has are
+    /// in use; within the same bounds, and never shorter than the shortest of them. By default as long as
+    /// that one. Each that is added costs two syncs: a log that begins short and has long ones added is
+    /// created quickly, and seldom has to stop for that.
+    ///
+    /// The limit of one payload ([`Log::max_payload`]) is that of the shortest segment.
+    pub fn further_segment_len(mut self, bytes: u64) -> Self {
+        self.further_segment_len = Some(bytes.clamp(MIN_LEN, MAX_LEN).next_multiple_of(512));
         self
     }
 
@@ -230,6 +243,7 @@ impl LogOptions {
             supply: Mutex::new(()),
             id,
             len,
+            further_len: self.further_segment_len.unwrap_or(len).max(len),
             max_segments: self.max_segments,
             wait: self.wait,
             found,

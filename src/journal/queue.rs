@@ -86,7 +86,7 @@ struct Use {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// Length of segments that are taken into use.
+    /// Length of the shortest segment that may be taken into use.
     len: u64,
     nonce: u64,
     epoch: u64,
@@ -195,7 +195,9 @@ impl Queue {
 
     /// How many segments are lacking for frames with payloads of these lengths; `own`: the log's own.
     pub(super) fn lacks(&self, payloads: impl Iterator<Item = usize>, own: bool) -> usize {
-        let kept = if own { 0 } else { reserve(self.len) };
+        // Those that are not ready yet are no shorter.
+        let mut fresh =
+            (self.ready.iter().map(|segment| segment.size)).chain(std::iter::repeat(self.len));
         let mut needed: usize = 0;
         // Behind the current segment: the room left in the last one that is needed.
         let mut left: Option<u64> = None;
@@ -213,8 +215,10 @@ impl Queue {
                 Some(left) if *left >= size as u64 => *left -= size as u64,
                 _ => {
                     needed += 1;
-                    let fresh = self.len - START as u64 - RELEASE_LEN as u64 - kept;
-                    left = Some(fresh.saturating_sub(size as u64));
+                    let len = fresh.next().unwrap_or(self.len);
+                    let kept = if own { 0 } else { reserve(len) };
+                    let taken = START as u64 + RELEASE_LEN as u64 + kept + size as u64;
+                    left = Some(len.saturating_sub(taken));
                 }
             }
         }
@@ -275,7 +279,8 @@ impl Queue {
             epoch: 0,
             nonce: self.nonce,
         };
-        let next = Batch::new(segment, START as u64, self.len, run);
+        let limit = segment.size;
+        let next = Batch::new(segment, START as u64, limit, run);
         self.sealed
             .extend(self.tail.replace(next).filter(|b| !b.bytes.is_empty()));
         Some(())
@@ -383,13 +388,17 @@ mod tests {
             lead_in: None,
         });
         for number in 1..=segments {
-            queue.push_ready(Segment {
-                fd: std::fs::File::open("/dev/null").unwrap().into(),
-                number,
-                size: LEN,
-            });
+            queue.push_ready(segment(number, LEN));
         }
         queue
+    }
+
+    fn segment(number: u64, size: u64) -> Segment {
+        Segment {
+            fd: std::fs::File::open("/dev/null").unwrap().into(),
+            number,
+            size,
+        }
     }
 
     fn add(queue: &mut Queue, len: usize) -> u64 {
@@ -425,11 +434,7 @@ mod tests {
     /// Nor after an open, when all that it holds is released.
     #[test]
     fn the_segment_where_the_log_goes_on_is_never_free() {
-        let segment = Arc::new(Segment {
-            fd: std::fs::File::open("/dev/null").unwrap().into(),
-            number: 1,
-            size: LEN,
-        });
+        let segment = Arc::new(segment(1, LEN));
         let mut queue = Queue::new(Start {
             len: LEN,
             nonce: 1,
@@ -453,7 +458,11 @@ mod tests {
     #[test]
     fn what_fits_is_placed() {
         for step in 1..60 {
-            let mut queue = queue(40);
+            let mut queue = queue(20);
+            for number in 21..=40 {
+                // The shortest has a smaller reserve than the others.
+                queue.push_ready(segment(number, LEN + number % 3 * 8 * LEN));
+            }
             for round in 0..20 {
                 let lens: Vec<usize> = (0..4)
                     .map(|n| (round * 977 + n * step * 131) % max_payload(LEN) as usize)
@@ -467,14 +476,20 @@ mod tests {
                 if round % 3 == 0 {
                     for batch in queue.take().batches {
                         let end = batch.start + next_block(batch.bytes.len()) as u64;
-                        assert!(end <= LEN, "{end}");
+                        assert!(end <= batch.segment.size, "{end}");
                         assert!(batch.start.is_multiple_of(512));
                     }
                 }
             }
         }
-        let mut queue = queue(1);
+        let mut queue = queue(0);
         let limit = max_payload(LEN) as usize;
+        // Nobody knows yet how long those are that will be ready: no shorter than the shortest.
+        assert_eq!(queue.lacks([limit; 3].into_iter(), false), 3);
+        queue.push_ready(segment(7, 4 * LEN));
+        assert_eq!(queue.lacks([limit; 3].into_iter(), false), 0);
+        assert_eq!(queue.lacks([limit; 5].into_iter(), false), 1);
+        let mut queue = self::queue(1);
         assert_eq!(queue.lacks([limit].into_iter(), false), 0);
         assert_eq!(queue.lacks([limit, 0].into_iter(), false), 1);
         add(&mut queue, limit);

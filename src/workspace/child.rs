@@ -31,6 +31,7 @@ pub(crate) fn dir() -> tempfile::TempDir {
 pub(crate) fn options() -> WriterOptions {
     WriterOptions {
         segment_len: 8 << 10,
+        further_segment_len: 16 << 10,
         max_segments: 4,
     }
 }

@@ -67,10 +67,12 @@ impl WorkspaceOptions {
     }
 
     /// Length of the log's segments in bytes, and how many there may be: what a commit record may hold at
-    /// the most, and how much log is kept.
+    /// the most, and how much log is kept. By default the first has 1 MiB and those that are added have 4,
+    /// at most 17 in all.
     pub fn log(mut self, segment_len: u64, max_segments: u32) -> Self {
         self.log = WriterOptions {
             segment_len,
+            further_segment_len: segment_len,
             max_segments,
         };
         self

@@ -16,6 +16,8 @@ const OP: &str = "open a log of the workspace";
 pub(crate) struct WriterOptions {
     /// In bytes. It bounds the longest record.
     pub(crate) segment_len: u64,
+    /// Of those that are added.
+    pub(crate) further_segment_len: u64,
     /// How many there may be before a checkpoint is due.
     pub(crate) max_segments: u32,
 }
@@ -25,7 +27,8 @@ impl Default for WriterOptions {
         // Room for the contents that travel in one record, with as much again for what is around them.
         Self {
             segment_len: 1 << 20,
-            max_segments: 64,
+            further_segment_len: 4 << 20,
+            max_segments: 17,
         }
     }
 }
@@ -34,6 +37,7 @@ impl WriterOptions {
     fn log(self) -> LogOptions {
         LogOptions::new()
             .segment_len(self.segment_len)
+            .further_segment_len(self.further_segment_len)
             .max_segments(self.max_segments)
     }
 }

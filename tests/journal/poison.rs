@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
-use steadfast::journal::{Log, LogOptions, inspect};
+use steadfast::journal::{Damage, DamageKind, Log, LogOptions, inspect};
 use steadfast::sys::{self, Errno, hook};
 use steadfast::{DiskState, ErrorKind};
 
@@ -98,25 +98,45 @@ fn a_closing_frame_comes_after_a_sync() {
 
 /// A free segment is looked at again before anything is written to it.
 #[test]
-fn a_free_segment_that_was_cut_is_not_taken() {
-    let tmp = common::dir();
-    let (log, _) = open(tmp.path()).unwrap();
-    fill(&log);
-    log.sync(log.release(log.last()).unwrap()).unwrap();
-    assert_eq!(log.released(), log.last() - 1);
-    for name in image(tmp.path()).into_keys() {
-        let file = File::options()
-            .write(true)
-            .open(tmp.path().join(name))
-            .unwrap();
-        file.set_len(4096).unwrap();
+fn a_free_segment_that_was_changed_is_not_taken() {
+    let other = common::dir();
+    drop(open(other.path()).unwrap());
+    let foreign = image(other.path()).remove("0000000000000001.seg").unwrap();
+    // The shortest is 8 KiB long: one that is longer, and was cut, may still be as long as that.
+    let cut = |len: u64| move |file: &File| file.set_len(len).unwrap();
+    let put = |at: u64, bytes: Vec<u8>| move |file: &File| file.write_all_at(&bytes, at).unwrap();
+    type Change<'c> = &'c dyn Fn(&File);
+    let ways: [(DamageKind, Change<'_>); 6] = [
+        (DamageKind::Length, &cut(4096)),
+        (DamageKind::Length, &cut(9 << 10)),
+        (DamageKind::Length, &cut(64 << 10)),
+        (DamageKind::Header, &cut(100)),
+        (DamageKind::Header, &put(50, vec![1])),
+        (DamageKind::Foreign, &put(0, foreign[..512].to_vec())),
+    ];
+    for (n, (kind, change)) in ways.into_iter().enumerate() {
+        let tmp = common::dir();
+        let (log, _) = open(tmp.path()).unwrap();
+        fill(&log);
+        log.sync(log.release(log.last()).unwrap()).unwrap();
+        assert_eq!(log.released(), log.last() - 1);
+        for name in image(tmp.path()).into_keys() {
+            // That of another log says that it is the first.
+            if kind != DamageKind::Foreign || name == "0000000000000001.seg" {
+                let file = File::options().write(true).open(tmp.path().join(name));
+                change(&file.unwrap());
+            }
+        }
+        // The segment that is being written has room for the release only.
+        let mut error = None;
+        for n in 0..20 {
+            error = error.or(log.append(&[record(&payload(n, 900))]).err());
+        }
+        let error = error.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{n}");
+        let damage = error.detail().and_then(|d| d.downcast_ref::<Damage>());
+        assert_eq!(damage.unwrap().kind, kind, "{n}: {error}");
     }
-    // The segment that is being written has room for the release only.
-    let mut error = None;
-    for n in 0..20 {
-        error = error.or(log.append(&[record(&payload(n, 900))]).err());
-    }
-    assert_eq!(error.unwrap().kind(), ErrorKind::Corrupt);
 }
 
 /// A closing frame that was found is not said to be durable by what is written along with it: a power cut may

@@ -16,9 +16,12 @@ pub(crate) fn dir(path: &Path) -> Dir {
     Dir::from(OwnedFd::from(fs::File::open(path).unwrap()))
 }
 
-/// Small segments, so that few records fill one.
+/// Small segments of two lengths, so that few records fill one.
 pub(crate) fn small() -> LogOptions {
-    LogOptions::new().segment_len(8192).max_segments(3)
+    LogOptions::new()
+        .segment_len(8192)
+        .further_segment_len(12 << 10)
+        .max_segments(3)
 }
 
 pub(crate) fn open(path: &Path) -> Result<(Log, Recovered)> {

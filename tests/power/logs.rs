@@ -33,7 +33,7 @@ fn open(at: &Path) -> Result<(Log, Recovered), String> {
     let root = Root::open(at.join("log")).map_err(|e| e.to_string())?;
     let dir = root.dir().try_clone().map_err(|e| e.to_string())?;
     let options = LogOptions::new().create(true).max_segments(6);
-    let options = options.segment_len(16 * 1024);
+    let options = options.segment_len(16 << 10).further_segment_len(24 << 10);
     options.open(dir).map_err(|e| format!("{e}: {e:?}"))
 }
 

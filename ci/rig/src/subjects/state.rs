@@ -40,7 +40,10 @@ fn filling(number: usize) -> String {
 }
 
 fn options() -> LogOptions {
-    LogOptions::new().segment_len(8 << 10).max_segments(3)
+    LogOptions::new()
+        .segment_len(8 << 10)
+        .further_segment_len(12 << 10)
+        .max_segments(3)
 }
 
 /// Records in small segments, which are used again all the time.
