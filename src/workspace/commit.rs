@@ -140,8 +140,11 @@ pub(super) fn claimed_draft(tx: &mut Transaction<'_>) -> Result<Draft> {
             false => (wants.iter().filter(|w| !is_claimed(tx, w)).cloned()).collect(),
         };
         if missing.is_empty() {
-            tx.workspace()?.unblocked(&wants, tx.resolves.as_ref())?;
-            return Ok(draft);
+            if !tx.workspace()?.unblocked(&wants, tx.resolves.as_ref())? {
+                return Ok(draft);
+            }
+            view = look(tx)?;
+            continue;
         }
         if tx.claim.is_some() && !tx.held_by_caller {
             // Not one after the other, which could wait for each other: all anew.
@@ -255,8 +258,11 @@ fn changed(path: &Path, what: &'static str) -> Error {
 #[cfg(test)]
 mod tests {
     use crate::sys::hook;
-    use crate::workspace::{Workspace, WorkspaceOptions, child};
-    use crate::{ErrorKind, Root};
+    use crate::workspace::mapping::Before;
+    use crate::workspace::{Resolution, Workspace, WorkspaceOptions, child};
+    use crate::{DiskState, ErrorKind, Result, Root};
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::time::Duration;
 
     /// The calls of a commit that writes these paths, up to the sync of its record.
@@ -281,11 +287,99 @@ mod tests {
             let calls = calls(&workspace, paths);
             calls.iter().filter(|call| **call == "statx").count()
         };
-        // Those three; the root in the look and before it is changed; and the lock file.
-        assert_eq!(statx(&["a"]), 6);
-        // In the look, before it is replaced, and of the new file.
-        assert_eq!(statx(&["c", "b", "a"]) - statx(&["b", "a"]), 3);
-        assert_eq!(statx(&["./a", "b"]) - statx(&["./a"]), 4);
+        // Those two, the root, and the lock file.
+        assert_eq!(statx(&["a"]), 4);
+        // In the look, and of the new file.
+        assert_eq!(statx(&["c", "b", "a"]) - statx(&["b", "a"]), 2);
+        assert_eq!(statx(&["./a", "b"]) - statx(&["./a"]), 3);
+    }
+
+    /// Commits while somebody does this after the second call of this name: between the look and staging.
+    fn meanwhile(
+        call: &'static str,
+        theirs: impl Fn() + 'static,
+        commit: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let mut calls = 0;
+        let heard = move |made: &'static str, _| {
+            calls += u32::from(made == call);
+            if made == call && calls == 2 {
+                theirs();
+            }
+        };
+        hook::observe(heard, commit)
+    }
+
+    #[test]
+    fn what_comes_between_the_look_and_staging_is_found() {
+        let dir = child::dir();
+        let root = Root::open(dir.path()).unwrap();
+        let workspace = Workspace::open(&root).unwrap();
+        calls(&workspace, &["other"]);
+        let file = dir.path().join("f");
+        let rewrite = || {
+            let file = file.clone();
+            move || std::fs::write(&file, "theirs, which is longer").unwrap()
+        };
+        let text = || std::fs::read_to_string(&file).unwrap();
+        // The marks of the dead are read before the look, and the number of conflicts after it.
+        let commit = |in_place| {
+            std::fs::write(&file, "old").unwrap();
+            let mut tx = workspace.begin();
+            match in_place {
+                true => tx.write_in_place("f", "new").unwrap(),
+                false => tx.write("f", "new").unwrap(),
+            };
+            tx.commit().map(drop)
+        };
+        let error = meanwhile("pread64", rewrite(), || commit(true)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+        assert_eq!(error.disk_state(), DiskState::Unchanged);
+        assert_eq!(text(), "theirs, which is longer");
+        // Rights are recorded as the opened file has them.
+        let mode = |mode| std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let setuid = {
+            let file = file.clone();
+            move || std::fs::set_permissions(&file, Permissions::from_mode(0o4755)).unwrap()
+        };
+        mode(0o755);
+        meanwhile("pread64", setuid, || commit(true)).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(text(), "new");
+        // The exchange tells.
+        let error = meanwhile("pread64", rewrite(), || commit(false)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert_eq!(error.disk_state(), DiskState::Committed);
+        assert_eq!(text(), "theirs, which is longer");
+        let found = workspace.conflicts().unwrap();
+        workspace
+            .resolve(found[0].id(), &Resolution::KeepOurs)
+            .unwrap();
+        assert_eq!(text(), "new");
+    }
+
+    /// A file of two names that is mounted at one of them: what was seen at the other does not tell.
+    #[test]
+    fn only_what_was_seen_at_a_name_is_taken_for_what_is_there() {
+        let dir = child::dir();
+        let root = Root::open(dir.path()).unwrap();
+        let workspace = Workspace::open(&root).unwrap();
+        std::fs::write(dir.path().join("a"), "old").unwrap();
+        std::fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+        let mut tx = workspace.begin();
+        tx.write("b", "new").unwrap();
+        tx.write("a", "new").unwrap();
+        let draft = super::claimed_draft(&mut tx).unwrap();
+        let seen = |path: &str| {
+            let slot = draft.slots.iter().find(|slot| slot.path == path.as_bytes());
+            let Some(Before::Object(object)) = slot.map(|slot| slot.before) else {
+                panic!("{path}");
+            };
+            draft.seen.objects.get(object).is_some_and(Option::is_some)
+        };
+        assert!(seen("b") && !seen("a"));
+        drop(draft);
+        tx.commit().unwrap();
     }
 
     /// What is written through a link excludes those who hold what it leads to.

@@ -285,16 +285,17 @@ impl Workspace {
     }
 
     /// Refuses paths that a conflict is about, other than the one that is being resolved, or a section that
-    /// could not be taken back.
-    pub(super) fn unblocked(&self, wants: &[Want], resolved: Option<&Conflict>) -> Result<()> {
-        let blocked = section::blocked(&self.lock().open_sections, wants);
-        if blocked.is_err() {
+    /// could not be taken back. True if it is taken back now, and so things may be others than they were.
+    pub(super) fn unblocked(&self, wants: &[Want], resolved: Option<&Conflict>) -> Result<bool> {
+        let blocked = section::blocked(&self.lock().open_sections, wants).is_err();
+        if blocked {
             // It may be possible now, or somebody else may have done it.
             let recovery = recover::all(&self.root, &self.state, &self.options)?;
             self.note_open_sections(&recovery);
             section::blocked(recovery.open_sections(), wants)?;
         }
-        conflict::unblocked(&self.state, wants, resolved)
+        conflict::unblocked(&self.state, wants, resolved)?;
+        Ok(blocked)
     }
 
     /// The one record: with it the transaction is decided. Then the names.

@@ -3,7 +3,7 @@
 use super::identity::{Ident, Stamp};
 use super::mapping::{ObjectIx, Place, Slot, SlotIx};
 use crate::Name;
-use crate::sys::OwnedFd;
+use crate::sys::{Metadata, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -115,12 +115,26 @@ pub(crate) struct Draft {
     pub(crate) objects: Vec<DraftObject>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) changes: Vec<DraftChange>,
+    pub(crate) seen: Seen,
+}
+
+/// What was seen under the claims, for staging, which looks at what is not here.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) root: Option<Metadata>,
+    /// Of existing objects, each by the name of its slot.
+    pub(crate) objects: Vec<Option<Metadata>>,
 }
 
 impl Draft {
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.slots.iter().all(Slot::is_as_before)
+    }
+
+    /// Has staging look at everything once more: something has come between.
+    pub(crate) fn forget_seen(&mut self) {
+        self.seen = Seen::default();
     }
 }
 

@@ -184,7 +184,9 @@ impl Workspace {
     }
 
     /// Commits what the kernel could not do at once, and makes it durable in place.
-    fn journaled(&self, tx: Transaction<'_>, draft: Draft) -> Result<Receipt> {
+    fn journaled(&self, tx: Transaction<'_>, mut draft: Draft) -> Result<Receipt> {
+        // A checkpoint, and the sync of what is published, lie between.
+        draft.forget_seen();
         let receipt = commit::commit_draft(tx, draft)?;
         self.settle().map_err(|e| {
             e.with_state(DiskState::Committed).with_advice(

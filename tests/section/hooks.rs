@@ -146,6 +146,20 @@ fn a_hook_that_fails_leaves_the_section_open() {
     assert_eq!(now.get(Path::new("./a")), before.get(Path::new("./a")));
     write("a").unwrap();
 
+    // A commit on its paths has it taken back, and works on what is there then.
+    let mut section = workspace.section("again").unwrap();
+    section.apply(|tx| tx.write("a", b"newer")).unwrap();
+    section.resource("service", b"").unwrap();
+    *fails.lock().unwrap() = true;
+    section.rollback().unwrap_err();
+    assert_eq!(write("a").unwrap_err().kind(), ErrorKind::Conflict);
+    *fails.lock().unwrap() = false;
+    let mut tx = workspace.begin();
+    tx.append("a", b", and more").unwrap();
+    tx.commit().unwrap();
+    let text = fs::read(dir.path().join("a")).unwrap();
+    assert_eq!(text, b"other, and more");
+
     let mut section = workspace.section("panics").unwrap();
     section.resource("panics", b"").unwrap();
     assert_eq!(section.rollback().unwrap_err().kind(), ErrorKind::Source);

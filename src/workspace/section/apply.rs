@@ -85,7 +85,7 @@ pub(super) fn apply<'w>(
     let claimed = section.claimed.len();
     let mut lent = Lent::new(section)?;
     change(&mut lent.tx)?;
-    let draft = commit::claimed_draft(&mut lent.tx)?;
+    let mut draft = commit::claimed_draft(&mut lent.tx)?;
     if draft.is_empty() {
         return Ok(());
     }
@@ -93,6 +93,7 @@ pub(super) fn apply<'w>(
         lent.section.settle_below()?;
     }
     check(&workspace.root)?;
+    draft.forget_seen();
     let mut names = lent.section.names();
     let mut ctx = workspace.ctx(&mut names);
     let mut staging = stage(&mut ctx, draft)?;

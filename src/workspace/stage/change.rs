@@ -112,6 +112,8 @@ impl Work<'_, '_> {
         let path = slot.path.as_slice();
         // For writing, so that a running program and a missing right show now.
         let (file, meta) = self.open_existing(object, OFlags::RDWR)?;
+        // Owner and mode that are recorded are those of the file that is written.
+        self.facts[object] = Some(meta);
         if let Some(what) = self.log_content(&file, &meta, source, path)? {
             self.changes.push(Change { object, what });
             self.out.opened.keep(object, file, &meta);

@@ -121,10 +121,12 @@ impl Drop for Staging<'_> {
 /// # Errors
 /// Nothing is changed, and what was made is removed. Whatever stands against the transaction and can be
 /// known beforehand is found here: permissions, space, mounts.
-pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, draft: Draft) -> Result<Staging<'a>> {
+pub(crate) fn stage<'a>(ctx: &mut Ctx<'a>, mut draft: Draft) -> Result<Staging<'a>> {
+    let mut facts = std::mem::take(&mut draft.seen.objects);
+    facts.resize(draft.objects.len(), None);
     let mut work = Work {
         places: Vec::new(),
-        facts: vec![None; draft.objects.len()],
+        facts,
         objects: vec![None; draft.objects.len()],
         changes: Vec::new(),
         room: INLINE_ALL,
@@ -179,7 +181,7 @@ struct Work<'c, 'a> {
     out: Staging<'a>,
     /// Those that are there already.
     places: Vec<Option<Opened<'a>>>,
-    /// Of existing objects.
+    /// Of existing objects, as far as they were looked at.
     facts: Vec<Option<Metadata>>,
     objects: Vec<Option<Object>>,
     changes: Vec<Change>,
@@ -218,8 +220,13 @@ impl<'c> Work<'c, '_> {
             let opened = match place {
                 Place::Existing { path, ident, .. } => {
                     let shown = Path::new(OsStr::from_bytes(path));
-                    let (dir, meta) = place::open(self.ctx.root, path)
-                        .map_err(|e| resolve_error(OPERATION, e, shown))?;
+                    let (dir, meta) = match self.draft.seen.root {
+                        Some(meta) if path.is_empty() => {
+                            (Held::Borrowed(self.ctx.root.as_fd()), meta)
+                        }
+                        _ => place::open(self.ctx.root, path)
+                            .map_err(|e| resolve_error(OPERATION, e, shown))?,
+                    };
                     if !ident.is(&Ident::of(&meta)) {
                         return Err(changed(path));
                     }

@@ -26,6 +26,7 @@ impl View<'_> {
                 }
             }
         }
+        maker.draft.seen.root = self.inodes[ROOT].origin.as_ref().map(|origin| origin.meta);
         maker.keys();
         for ix in 0..self.inodes.len() {
             maker.changes_of(ix);
@@ -202,6 +203,12 @@ impl<'v> Maker<'v> {
             ident: origin.ident,
             slot: 0,
         });
+        // By another of its names it may be a mount point.
+        if origin.dir == at.0 && origin.name.as_ref() == Some(&at.1) {
+            let seen = &mut self.draft.seen.objects;
+            seen.resize(object, None);
+            seen.push(Some(origin.meta));
+        }
         let found = self.slot(at);
         if let DraftObject::Existing { slot, .. } = &mut self.draft.objects[object] {
             *slot = found;
