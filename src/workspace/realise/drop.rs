@@ -121,9 +121,14 @@ impl Work<'_, '_, '_> {
             self.sync_dirty()?;
         }
         for (pos, found) in drops {
-            match self.lost() {
-                Some(slot) if found.kind == Kind::Dir => self.keep_whole(pos, slot)?,
-                _ => self.remove(pos, found.kind)?,
+            // All objects are looked for: not for each file.
+            let lost = match found.kind {
+                Kind::Dir => self.lost(),
+                _ => None,
+            };
+            match lost {
+                Some(slot) => self.keep_whole(pos, slot)?,
+                None => self.remove(pos, found.kind)?,
             }
         }
         Ok(())
