@@ -180,7 +180,7 @@ fn claim_as_written(tx: &mut Transaction<'_>) -> Result<()> {
 /// The claims of operations that write files, in the order of a view's; `None`: there are others, or paths
 /// that may stand for others than they name.
 fn as_written(ops: &[Op]) -> Option<Vec<Want>> {
-    let mut paths = BTreeSet::new();
+    let mut paths = Vec::with_capacity(ops.len());
     for op in ops {
         let (Op::Write { path, .. } | Op::WriteInPlace { path, .. }) = op else {
             return None;
@@ -190,8 +190,10 @@ fn as_written(ops: &[Op]) -> Option<Vec<Want>> {
         if bytes.split(|b| *b == b'/').any(odd) {
             return None;
         }
-        paths.insert(ClaimPath::new(path).ok()?);
+        paths.push(ClaimPath::new(path).ok()?);
     }
+    paths.sort_unstable();
+    paths.dedup();
     let wants = paths.into_iter().map(Want::exclusive).collect::<Vec<_>>();
     (!wants.is_empty()).then_some(wants)
 }

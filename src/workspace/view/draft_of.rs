@@ -10,7 +10,7 @@ use crate::workspace::mapping::{Before, ObjectIx, Place, PlaceIx, Slot, SlotIx};
 use std::collections::HashMap;
 
 /// A name in a directory.
-type At = (InodeIx, Name);
+type At<'v> = (InodeIx, &'v Name);
 
 impl View<'_> {
     /// The sum of the operations.
@@ -22,7 +22,7 @@ impl View<'_> {
             }
             for (name, entry) in &self.inodes[dir].entries {
                 if entry.before != entry.now {
-                    maker.slot(&(dir, name.clone()));
+                    maker.slot((dir, name));
                 }
             }
         }
@@ -37,18 +37,18 @@ impl View<'_> {
 
 /// All names of one inode that were seen.
 #[derive(Clone, Debug, Default)]
-struct Names {
+struct Names<'v> {
     /// Those that it has on the disk.
-    before: Vec<At>,
+    before: Vec<At<'v>>,
     /// Those that it has in the view.
-    now: Vec<At>,
+    now: Vec<At<'v>>,
 }
 
 /// Where something that stands at a name comes from.
-#[derive(Clone, Debug)]
-enum From {
+#[derive(Clone, Copy, Debug)]
+enum From<'v> {
     /// It stood at this name.
-    Name(At),
+    Name(At<'v>),
     /// It is made.
     Made,
     /// It is a further name of the inode.
@@ -60,13 +60,13 @@ struct Maker<'v> {
     draft: Draft,
     /// For each inode: a directory that is below the root in the end.
     reachable: Vec<bool>,
-    names: Vec<Names>,
+    names: Vec<Names<'v>>,
     /// For each name in the view: where that which stands there comes from.
-    from: HashMap<At, From>,
+    from: HashMap<At<'v>, From<'v>>,
     places: HashMap<InodeIx, PlaceIx>,
-    slots: HashMap<At, SlotIx>,
+    slots: HashMap<At<'v>, SlotIx>,
     /// Of things on the disk, by their name there.
-    existing: HashMap<At, ObjectIx>,
+    existing: HashMap<At<'v>, ObjectIx>,
     /// Of things that are made.
     made: HashMap<InodeIx, ObjectIx>,
 }
@@ -80,40 +80,48 @@ impl<'v> Maker<'v> {
         for (dir, inode) in view.inodes.iter().enumerate() {
             for (name, entry) in &inode.entries {
                 if let Some(ix) = entry.before {
-                    names[ix].before.push((dir, name.clone()));
+                    names[ix].before.push((dir, name));
                 }
                 if let Some(ix) = entry.now.filter(|_| reachable[dir]) {
-                    names[ix].now.push((dir, name.clone()));
+                    names[ix].now.push((dir, name));
                 }
             }
         }
-        let mut from = HashMap::new();
+        let mut from = HashMap::with_capacity(view.inodes.len());
         for (ix, all) in names.iter().enumerate() {
             let is_disk = view.inodes[ix].origin.is_some();
             // A name that is given up is the source of one that is new.
-            let stays = |(dir, name): &At| {
-                let entry = view.inodes[*dir].entries.get(name);
-                reachable[*dir] && entry.is_some_and(|entry| entry.before == entry.now)
+            let stays = |(dir, name): At<'_>| {
+                let entry = view.inodes[dir].entries.get(name);
+                reachable[dir] && entry.is_some_and(|entry| entry.before == entry.now)
             };
-            let mut left = all.before.iter().filter(|at| !stays(at));
+            let mut left = all.before.iter().filter(|at| !stays(**at));
             let mut is_made = is_disk;
             for at in &all.now {
-                let source = if stays(at) {
-                    From::Name(at.clone())
+                let source = if stays(*at) {
+                    From::Name(*at)
                 } else if let Some(old) = left.next() {
-                    From::Name(old.clone())
+                    From::Name(*old)
                 } else if is_made {
                     From::Link
                 } else {
                     is_made = true;
                     From::Made
                 };
-                from.insert(at.clone(), source);
+                from.insert(*at, source);
             }
         }
+        // For most files that are written there is one that is there already.
+        let many = view.inodes.len();
+        let mut draft = Draft {
+            objects: Vec::with_capacity(many),
+            slots: Vec::with_capacity(many),
+            ..Draft::default()
+        };
+        draft.seen.objects.reserve(many);
         Self {
             view,
-            draft: Draft::default(),
+            draft,
             reachable,
             names,
             from,
@@ -124,27 +132,27 @@ impl<'v> Maker<'v> {
         }
     }
 
-    fn slot(&mut self, at: &At) -> SlotIx {
-        if let Some(slot) = self.slots.get(at) {
+    fn slot(&mut self, at: At<'v>) -> SlotIx {
+        if let Some(slot) = self.slots.get(&at) {
             return *slot;
         }
         let (dir, name) = at;
         let slot = self.draft.slots.len();
-        self.slots.insert(at.clone(), slot);
+        self.slots.insert(at, slot);
         self.draft.slots.push(Slot {
             place: 0,
             name: name.clone(),
-            path: join(&self.view.path_now(*dir), name),
+            path: join(&self.view.path_now(dir), name),
             before: Before::Nothing,
             after: None,
         });
-        let place = self.place(*dir);
-        let entry = self.view.inodes[*dir].entries.get(name);
+        let place = self.place(dir);
+        let entry = self.view.inodes[dir].entries.get(name);
         let before = entry.and_then(|entry| entry.before);
         let before = before.map(|_| self.existing(at));
         let now = entry
             .and_then(|entry| entry.now)
-            .filter(|_| self.reachable[*dir]);
+            .filter(|_| self.reachable[dir]);
         let after = now.map(|ix| self.standing_at(at, ix));
         let slot_of = &mut self.draft.slots[slot];
         slot_of.place = place;
@@ -161,12 +169,12 @@ impl<'v> Maker<'v> {
         let place = match &inode.origin {
             None => Place::New(self.made(dir)),
             Some(origin) => {
-                let at = origin.name.clone().map(|name| (origin.dir, name));
-                let moved = at.filter(|at| dir != ROOT && self.is_changed(at));
+                let at = origin.name.as_ref().map(|name| (origin.dir, name));
+                let moved = at.filter(|at| dir != ROOT && self.is_changed(*at));
                 Place::Existing {
                     path: origin.path.clone(),
                     ident: origin.ident,
-                    object: moved.map(|at| self.existing(&at)),
+                    object: moved.map(|at| self.existing(at)),
                 }
             }
         };
@@ -179,17 +187,17 @@ impl<'v> Maker<'v> {
         self.draft.places.len() - 1
     }
 
-    fn is_changed(&self, (dir, name): &At) -> bool {
-        let entry = self.view.inodes[*dir].entries.get(name);
+    fn is_changed(&self, (dir, name): At<'_>) -> bool {
+        let entry = self.view.inodes[dir].entries.get(name);
         entry.is_some_and(|entry| entry.before != entry.now)
     }
 
     /// What stands at a name on the disk.
-    fn existing(&mut self, at: &At) -> ObjectIx {
-        if let Some(object) = self.existing.get(at) {
+    fn existing(&mut self, at: At<'v>) -> ObjectIx {
+        if let Some(object) = self.existing.get(&at) {
             return *object;
         }
-        let entry = self.view.inodes[at.0].entries.get(&at.1);
+        let entry = self.view.inodes[at.0].entries.get(at.1);
         let origin = entry
             .and_then(|entry| entry.before)
             .and_then(|ix| self.view.inodes[ix].origin.as_ref());
@@ -198,13 +206,13 @@ impl<'v> Maker<'v> {
             return 0;
         };
         let object = self.draft.objects.len();
-        self.existing.insert(at.clone(), object);
+        self.existing.insert(at, object);
         self.draft.objects.push(DraftObject::Existing {
             ident: origin.ident,
             slot: 0,
         });
         // By another of its names it may be a mount point.
-        if origin.dir == at.0 && origin.name.as_ref() == Some(&at.1) {
+        if origin.dir == at.0 && origin.name.as_ref() == Some(at.1) {
             let seen = &mut self.draft.seen.objects;
             seen.resize(object, None);
             seen.push(Some(origin.meta));
@@ -217,9 +225,9 @@ impl<'v> Maker<'v> {
     }
 
     /// What is to stand at a name.
-    fn standing_at(&mut self, at: &At, ix: InodeIx) -> ObjectIx {
-        match self.from.get(at).cloned() {
-            Some(From::Name(old)) => self.existing(&old),
+    fn standing_at(&mut self, at: At<'v>, ix: InodeIx) -> ObjectIx {
+        match self.from.get(&at).copied() {
+            Some(From::Name(old)) => self.existing(old),
             Some(From::Link) => {
                 let first = self.first_of(ix);
                 self.draft.objects.push(DraftObject::New {
@@ -239,10 +247,10 @@ impl<'v> Maker<'v> {
             return self.made(ix);
         }
         let names = &self.names[ix];
-        let stays = |at: &&At| self.reachable[at.0] && !self.is_changed(at);
+        let stays = |at: &&At<'_>| self.reachable[at.0] && !self.is_changed(**at);
         let stays = names.before.iter().find(stays);
-        match stays.or(names.before.first()).cloned() {
-            Some(at) => self.existing(&at),
+        match stays.or(names.before.first()).copied() {
+            Some(at) => self.existing(at),
             None => 0,
         }
     }

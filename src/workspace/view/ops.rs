@@ -98,31 +98,37 @@ impl View<'_> {
 
     /// Gives a name to something, or to nothing.
     pub(super) fn set(&mut self, dir: InodeIx, name: &Name, now: Option<InodeIx>) {
-        let entry = self.inodes[dir].entries.entry(name.clone()).or_default();
+        let entries = &mut self.inodes[dir].entries;
+        let entry = match entries.get_mut(name) {
+            Some(entry) => entry,
+            None => entries.entry(name.clone()).or_default(),
+        };
         let old = std::mem::replace(&mut entry.now, now);
-        let here = Some((dir, name.clone()));
         // In the course of an exchange the old one may have another name already.
         if let Some(old) = old
-            && self.inodes[old].at == here
+            && let Some((above, at)) = &self.inodes[old].at
+            && (*above, at) == (dir, name)
         {
             self.inodes[old].at = None;
         }
         if let Some(now) = now
             && self.inodes[now].kind == Kind::Dir
         {
-            self.inodes[now].at = here;
+            self.inodes[now].at = Some((dir, name.clone()));
         }
     }
 
-    /// The name that a file is to be written at, and the file that is there.
-    fn file_at(&mut self, path: &[u8], new: bool) -> Done<(At, Name, Option<InodeIx>)> {
+    /// The directory and name that a file is to be written at, and the file that is there.
+    fn file_at(&mut self, path: &[u8], new: bool) -> Done<(InodeIx, Name, Option<InodeIx>)> {
         const CALL: &str = "openat";
         let at = self.target(path)?;
         if at.slash && matches!(at.last, Last::Normal(_)) {
             return Err(Stop::Call(CALL, Errno::ISDIR));
         }
         let taken = if new { Errno::EXIST } else { Errno::ISDIR };
-        let name = at.name(CALL, taken)?.clone();
+        let Last::Normal(name) = at.last else {
+            return Err(Stop::Call(CALL, taken));
+        };
         let Entry { now, mounted, .. } = self.used_entry(at.dir, &name)?;
         if let Some(old) = now {
             if new {
@@ -134,7 +140,7 @@ impl View<'_> {
             }
         }
         self.on_root_mount(at.dir, "renameat2")?;
-        Ok((at, name, now))
+        Ok((at.dir, name, now))
     }
 
     /// Refuses what cannot be written to.
@@ -148,20 +154,20 @@ impl View<'_> {
     }
 
     fn write(&mut self, path: &[u8], source: &Source, attr: &AttrRequest, new: bool) -> Done<()> {
-        let (at, name, old) = self.file_at(path, new)?;
+        let (dir, name, old) = self.file_at(path, new)?;
         let parts = vec![Part::Given(source.clone())];
-        self.put_file(at.dir, &name, old, parts, attr);
+        self.put_file(dir, &name, old, parts, attr);
         Ok(())
     }
 
     fn append(&mut self, path: &[u8], source: &Source) -> Done<()> {
-        let (at, name, old) = self.file_at(path, false)?;
+        let (dir, name, old) = self.file_at(path, false)?;
         let mut parts = match old {
             Some(old) => self.parts_of(old),
             None => Vec::new(),
         };
         parts.push(Part::Given(source.clone()));
-        self.put_file(at.dir, &name, old, parts, &AttrRequest::default());
+        self.put_file(dir, &name, old, parts, &AttrRequest::default());
         Ok(())
     }
 

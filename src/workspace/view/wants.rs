@@ -5,7 +5,6 @@ use crate::Result;
 use crate::claim::{ClaimPath, Want};
 use crate::workspace::draft::{Draft, DraftObject};
 use crate::workspace::mapping::{Before, Place};
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -18,11 +17,9 @@ impl View<'_> {
     /// # Errors
     /// None that a path from the view gives.
     pub(crate) fn wants(&self, draft: &Draft) -> Result<Vec<Want>> {
-        let mut paths: BTreeMap<ClaimPath, bool> = BTreeMap::new();
+        let mut paths: Vec<(ClaimPath, bool)> = Vec::with_capacity(2 * draft.slots.len());
         let mut want = |path: &[u8], exclusive: bool| -> Result<()> {
-            *paths
-                .entry(ClaimPath::new(OsStr::from_bytes(path))?)
-                .or_default() |= exclusive;
+            paths.push((ClaimPath::new(OsStr::from_bytes(path))?, exclusive));
             Ok(())
         };
         let path_before = |slot: usize| {
@@ -38,7 +35,7 @@ impl View<'_> {
                 _ => None,
             };
             let changes = before != slot.after;
-            if let Some(path) = path_before(ix) {
+            if let Some(path) = path_before(ix).filter(|path| *path != slot.path) {
                 want(&path, changes)?;
             }
             want(&slot.path, changes)?;
@@ -60,8 +57,14 @@ impl View<'_> {
                 }
             }
         }
+        paths.sort_unstable();
+        paths.dedup_by(|later, first| {
+            let same = later.0 == first.0;
+            first.1 |= same && later.1;
+            same
+        });
         // What a claim above covers needs none of its own; a path comes after those above it.
-        let mut wants: Vec<Want> = Vec::new();
+        let mut wants: Vec<Want> = Vec::with_capacity(paths.len());
         let mut above: Vec<usize> = Vec::new();
         for (path, exclusive) in paths {
             while above
