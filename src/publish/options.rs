@@ -10,6 +10,7 @@ use crate::sys::{
     self, AsFd, AtFlags, Errno, FileType, Gid, Metadata, Mode, OFlags, Timespec, Uid,
 };
 use crate::{DiskState, Durability, Error, ErrorKind, Name, Result, Root};
+use std::borrow::Cow;
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -417,7 +418,7 @@ pub(super) fn find_target<'r>(
 ) -> Result<Found<'r>> {
     /// Symlinks in one resolution, as the kernel counts (path_resolution(7)).
     const LINKS: u32 = 40;
-    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    let mut bytes = Cow::Borrowed(path.as_os_str().as_bytes());
     for _ in 0..=LINKS {
         let target = root.target(&bytes, Access::Sync).map_err(|e| {
             let error = resolve_error(operation, e, path);
@@ -456,7 +457,7 @@ pub(super) fn find_target<'r>(
                 .with_advice("choose: follow it, or replace the link itself"));
         }
         match sys::readlinkat(&found.dir, at) {
-            Ok(text) => bytes = join_link(&bytes, text.as_bytes()),
+            Ok(text) => bytes = join_link(&bytes, text.as_bytes()).into(),
             // Replaced by something else meanwhile: look again.
             Err(Errno::INVAL | Errno::NOENT) => {}
             Err(e) => return Err(Error::new(operation, "readlinkat", e).with_path(path)),

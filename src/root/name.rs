@@ -22,12 +22,14 @@ impl Name {
     }
 
     pub(crate) fn from_bytes(name: &[u8]) -> Result<Self, Errno> {
-        match name {
-            b"" => Err(Errno::NOENT),
-            b"." | b".." => Err(Errno::INVAL),
-            _ if name.contains(&b'/') => Err(Errno::INVAL),
-            _ => CString::new(name).map(Self).map_err(|_| Errno::INVAL),
-        }
+        check(name)?;
+        CString::new(name).map(Self).map_err(|_| Errno::INVAL)
+    }
+
+    /// [`from_bytes`](Self::from_bytes), in the same memory if there is room for a NUL.
+    pub(crate) fn from_vec(name: Vec<u8>) -> Result<Self, Errno> {
+        check(&name)?;
+        CString::new(name).map(Self).map_err(|_| Errno::INVAL)
     }
 
     /// From a directory's own listing, which holds neither `.` nor `..` nor a slash.
@@ -51,6 +53,16 @@ impl Name {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+}
+
+/// All but NUL, which is found when it becomes a C string.
+fn check(name: &[u8]) -> Result<(), Errno> {
+    match name {
+        b"" => Err(Errno::NOENT),
+        b"." | b".." => Err(Errno::INVAL),
+        _ if name.contains(&b'/') => Err(Errno::INVAL),
+        _ => Ok(()),
     }
 }
 

@@ -64,7 +64,8 @@ pub(crate) fn exchange(new: u64, old: u64, keep: bool) -> sys::Result<Name> {
 }
 
 fn build(class: u8, numbers: &[u64]) -> sys::Result<Name> {
-    let mut name = Vec::with_capacity(48);
+    // With its NUL: nothing is copied.
+    let mut name = Vec::with_capacity(PREFIX.len() + 1 + 16 * numbers.len() + 8 + 1);
     name.extend_from_slice(PREFIX);
     name.push(class);
     for number in numbers {
@@ -72,7 +73,7 @@ fn build(class: u8, numbers: &[u64]) -> sys::Result<Name> {
     }
     let check = crc32c::crc32c(&name);
     hex(check.into(), 8, &mut name);
-    Name::from_bytes(&name)
+    Name::from_vec(name)
 }
 
 /// What a name is, if it is one of ours: its whole pattern, check digits included.

@@ -3,7 +3,7 @@
 use super::{
     Arg, AsFd, AtFlags, FileType, Gid, Mode, Result, StatxFlags, Timestamps, Uid, raw, retry,
 };
-use rustix::fs::{StatxAttributes, StatxTimestamp, Timespec};
+use rustix::fs::{Statx, StatxAttributes, StatxTimestamp, Timespec};
 
 /// What identifies a file: device, inode number, and birth time where the file system records one, so that
 /// a recycled inode number is not taken for the same file.
@@ -20,28 +20,85 @@ pub struct FileId {
 }
 
 /// Facts about a file, from statx(2).
+// What the kernel gives is twice as long, and many of these are held at once.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Metadata {
-    stx: rustix::fs::Statx,
+    dev: u64,
+    ino: u64,
+    len: u64,
+    blocks: u64,
+    rdev: u64,
+    mount_id: u64,
+    attributes: StatxAttributes,
+    attributes_mask: StatxAttributes,
+    atime: Time,
+    mtime: Time,
+    ctime: Time,
+    btime: Time,
+    /// Which facts the kernel gave.
+    mask: u32,
+    links: u32,
+    uid: u32,
+    gid: u32,
+    mode: u16,
+}
+
+/// Seconds and nanoseconds, without room behind them.
+#[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(4))]
+struct Time {
+    sec: i64,
+    nsec: u32,
+}
+
+impl From<StatxTimestamp> for Time {
+    fn from(t: StatxTimestamp) -> Self {
+        Self {
+            sec: t.tv_sec,
+            nsec: t.tv_nsec,
+        }
+    }
 }
 
 impl Metadata {
+    fn of(stx: &Statx) -> Self {
+        Self {
+            dev: rustix::fs::makedev(stx.stx_dev_major, stx.stx_dev_minor),
+            ino: stx.stx_ino,
+            len: stx.stx_size,
+            blocks: stx.stx_blocks,
+            rdev: rustix::fs::makedev(stx.stx_rdev_major, stx.stx_rdev_minor),
+            mount_id: stx.stx_mnt_id,
+            attributes: stx.stx_attributes,
+            attributes_mask: stx.stx_attributes_mask,
+            atime: stx.stx_atime.into(),
+            mtime: stx.stx_mtime.into(),
+            ctime: stx.stx_ctime.into(),
+            btime: stx.stx_btime.into(),
+            mask: stx.stx_mask,
+            links: stx.stx_nlink,
+            uid: stx.stx_uid,
+            gid: stx.stx_gid,
+            mode: stx.stx_mode,
+        }
+    }
+
     /// Device, inode and birth time.
     #[must_use]
     pub fn id(&self) -> FileId {
-        let has_btime = self.stx.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let has_btime = self.mask & StatxFlags::BTIME.bits() != 0;
         FileId {
-            dev: rustix::fs::makedev(self.stx.stx_dev_major, self.stx.stx_dev_minor),
-            ino: self.stx.stx_ino,
-            btime: has_btime.then_some((self.stx.stx_btime.tv_sec, self.stx.stx_btime.tv_nsec)),
+            dev: self.dev,
+            ino: self.ino,
+            btime: has_btime.then_some((self.btime.sec, self.btime.nsec)),
         }
     }
 
     /// The type.
     #[must_use]
     pub fn kind(&self) -> FileType {
-        FileType::from_raw_mode(self.stx.stx_mode.into())
+        FileType::from_raw_mode(self.mode.into())
     }
 
     /// True for a directory.
@@ -65,31 +122,31 @@ impl Metadata {
     /// Permission bits with set-user-id, set-group-id and sticky, without the type.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        Mode::from_raw_mode(self.stx.stx_mode.into())
+        Mode::from_raw_mode(self.mode.into())
     }
 
     /// Owner.
     #[must_use]
     pub fn uid(&self) -> Uid {
-        Uid::from_raw(self.stx.stx_uid)
+        Uid::from_raw(self.uid)
     }
 
     /// Group.
     #[must_use]
     pub fn gid(&self) -> Gid {
-        Gid::from_raw(self.stx.stx_gid)
+        Gid::from_raw(self.gid)
     }
 
     /// Number of names.
     #[must_use]
     pub fn links(&self) -> u64 {
-        self.stx.stx_nlink.into()
+        self.links.into()
     }
 
     /// Size in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.stx.stx_size
+        self.len
     }
 
     /// True if the size is 0.
@@ -101,31 +158,31 @@ impl Metadata {
     /// Space in use, in bytes.
     #[must_use]
     pub fn allocated(&self) -> u64 {
-        self.stx.stx_blocks.saturating_mul(512)
+        self.blocks.saturating_mul(512)
     }
 
     /// Device number of a device file.
     #[must_use]
     pub fn rdev(&self) -> u64 {
-        rustix::fs::makedev(self.stx.stx_rdev_major, self.stx.stx_rdev_minor)
+        self.rdev
     }
 
     /// Last access.
     #[must_use]
     pub fn atime(&self) -> Timespec {
-        timespec(self.stx.stx_atime)
+        timespec(self.atime)
     }
 
     /// Last change of content.
     #[must_use]
     pub fn mtime(&self) -> Timespec {
-        timespec(self.stx.stx_mtime)
+        timespec(self.mtime)
     }
 
     /// Last change of content or metadata.
     #[must_use]
     pub fn ctime(&self) -> Timespec {
-        timespec(self.stx.stx_ctime)
+        timespec(self.ctime)
     }
 
     /// The mount that it was reached through: unique for this boot since Linux 6.8, a number that may be
@@ -133,13 +190,13 @@ impl Metadata {
     #[must_use]
     pub fn mount_id(&self) -> Option<u64> {
         let known = StatxFlags::MNT_ID.bits() | MNT_ID_UNIQUE;
-        (self.stx.stx_mask & known != 0).then_some(self.stx.stx_mnt_id)
+        (self.mask & known != 0).then_some(self.mount_id)
     }
 
     /// Whether [`mount_id`](Self::mount_id) is a number that this boot will not use again (Linux 6.8).
     #[must_use]
     pub fn mount_id_is_unique(&self) -> bool {
-        self.stx.stx_mask & MNT_ID_UNIQUE != 0
+        self.mask & MNT_ID_UNIQUE != 0
     }
 
     /// Whether this is the root of a mount; `None` if the kernel (before 5.8) cannot tell.
@@ -169,15 +226,15 @@ impl Metadata {
     }
 
     fn attribute(&self, bit: StatxAttributes) -> Option<bool> {
-        let known = self.stx.stx_attributes_mask.contains(bit);
-        known.then_some(self.stx.stx_attributes.contains(bit))
+        let known = self.attributes_mask.contains(bit);
+        known.then_some(self.attributes.contains(bit))
     }
 }
 
-fn timespec(t: StatxTimestamp) -> Timespec {
+fn timespec(t: Time) -> Timespec {
     Timespec {
-        tv_sec: t.tv_sec,
-        tv_nsec: t.tv_nsec.into(),
+        tv_sec: t.sec,
+        tv_nsec: t.nsec.into(),
     }
 }
 
@@ -206,7 +263,7 @@ pub fn statx(dir: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<Metadata>
                 super::hook::liken(&mut stx);
                 stx
             };
-            Metadata { stx }
+            Metadata::of(&stx)
         })
     })
 }
