@@ -9,7 +9,8 @@
 use super::Note;
 use crate::Name;
 use crate::sys::{
-    self, AsFd, AtFlags, BorrowedFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Uid, XattrFlags,
+    self, AsFd, AtFlags, BorrowedFd, Errno, Gid, Metadata, Mode, OFlags, OwnedFd, Rights, Uid,
+    XattrFlags,
 };
 use crate::sys::{Timespec, Timestamps, UTIME_OMIT};
 use crate::tree::acl;
@@ -93,6 +94,21 @@ pub(crate) struct Explicit {
 }
 
 impl Explicit {
+    /// Nothing.
+    pub(super) const NONE: Self = Self {
+        mode: None,
+        uid: None,
+        gid: None,
+        atime: None,
+        mtime: None,
+        xattrs: Vec::new(),
+    };
+
+    pub(super) fn is_none(&self) -> bool {
+        let owner = self.uid.is_some() || self.gid.is_some();
+        self.mode.is_none() && !owner && !self.has_times() && self.xattrs.is_empty()
+    }
+
     pub(super) fn has_times(&self) -> bool {
         self.atime.is_some() || self.mtime.is_some()
     }
@@ -242,10 +258,10 @@ fn not_kept(name: &CStr) -> Note {
     Note::AttributeNotKept(OsStr::from_bytes(name.to_bytes()).to_owned())
 }
 
-/// Gives the new file, which has the facts `new`, its attributes.
+/// Gives the new file, which was made with the rights `new`, its attributes.
 pub(crate) fn apply(
     fd: BorrowedFd<'_>,
-    new: &Metadata,
+    new: Rights,
     old: Option<&Old>,
     preserve: Preserve,
     explicit: &Explicit,
@@ -296,7 +312,7 @@ struct Kept {
 
 fn apply_owner(
     fd: BorrowedFd<'_>,
-    new: &Metadata,
+    new: Rights,
     old: Option<&Old>,
     preserve: Preserve,
     explicit: &Explicit,
@@ -349,7 +365,7 @@ fn apply_owner(
 
 fn apply_mode(
     fd: BorrowedFd<'_>,
-    new: &Metadata,
+    new: Rights,
     old: Option<&Old>,
     preserve: Preserve,
     explicit: &Explicit,

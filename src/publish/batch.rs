@@ -224,10 +224,12 @@ impl<'r> Batch<'r> {
         let published = !self.receipts.is_empty();
         let staged = std::mem::take(&mut self.staged);
         let bytes = std::mem::take(&mut self.bytes);
-        let mut ready = Vec::with_capacity(staged.len());
-        for pending in staged {
-            ready.push(pending.prepare().map_err(|e| partly(e, published))?);
-        }
+        let ready = staged.into_iter().map(PendingFile::prepare);
+        // In the same place: both are of one size.
+        let ready: Vec<_> = ready
+            .collect::<Result<_>>()
+            .map_err(|e| partly(e, published))?;
+        self.receipts.reserve(ready.len());
         self.sync_content(&ready, bytes)
             .map_err(|e| partly(e, published))?;
         for file in ready {

@@ -427,7 +427,7 @@ impl PendingFolder<'_> {
             explicit.mode = Some(self.staged.born_mode);
         }
         let (old, preserve) = (self.old.as_ref(), self.options.preserve);
-        attributes::apply(fd, &new, old, preserve, &explicit, &mut self.notes)
+        attributes::apply(fd, new.rights(), old, preserve, &explicit, &mut self.notes)
             .map_err(|(call, e)| fail(call, e))?;
         if self.options.durability.syncs_content() {
             sys::fsync(fd).map_err(|e| fail("fsync", e))?;

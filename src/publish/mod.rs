@@ -42,6 +42,7 @@ mod staged;
 mod staged_folder;
 mod swap;
 mod sweep;
+mod terms;
 mod version;
 
 pub use attributes::Preserve;

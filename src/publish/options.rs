@@ -4,6 +4,7 @@ use super::attributes::{Explicit, Old, Preserve};
 use super::pending::{PendingFile, REPLACE, To};
 use super::place::advise;
 use super::staged::Staged;
+use super::terms::Terms;
 use super::{Note, Receipt, Version, file};
 use crate::root::{Access, Last, Place, resolve_error};
 use crate::sys::{
@@ -245,11 +246,6 @@ impl FileOptions {
         }
     }
 
-    /// Whether the new file gets times other than those of its writing.
-    pub(super) fn sets_times(&self) -> bool {
-        self.preserve.times || self.explicit.has_times()
-    }
-
     /// Begins to publish at `path` beneath `root`: write to what this gives, then
     /// [`commit`](PendingFile::commit).
     ///
@@ -307,14 +303,12 @@ impl FileOptions {
                     expected = version
                         .check(&place.dir, &place.name, meta)
                         .map_err(|e| fail("openat", e))?;
-                    if expected.is_none() {
-                        return Err(changed(path));
-                    }
                 }
                 if meta.is_file() { Some(*meta) } else { None }
             }
             (None, _) => None,
         };
+        let terms = Terms::of(self, expected).ok_or_else(|| changed(path))?;
         let old = old
             .map(|meta| Old::read(&place.dir, &place.name, meta, self.preserve, &mut notes))
             .transpose();
@@ -354,8 +348,13 @@ impl FileOptions {
             error if error.kind() == ErrorKind::PermissionDenied => advise(error),
             error => error,
         })?;
-        let options = self.clone();
-        Ok(PendingFile::new(staged, to, options, old, expected, notes))
+        Ok(PendingFile::new(
+            staged,
+            to,
+            terms,
+            old.map(Box::new),
+            notes,
+        ))
     }
 
     /// Finds the target, and refuses one that a file cannot be published over.

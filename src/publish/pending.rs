@@ -1,13 +1,12 @@
 //! A file while it is written: not visible, gone if it is dropped, published by `commit`.
 
 use super::attributes::{self, Old};
-use super::options::FileOptions;
 use super::ready::Ready;
 use super::staged::Staged;
-use super::version::Identity;
+use super::terms::Terms;
 use super::{Note, Receipt};
 use crate::root::Place;
-use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, Metadata, Mode};
+use crate::sys::{self, AsFd, AtFlags, BorrowedFd, Errno, Mode};
 use crate::tree;
 use crate::{DiskState, Error, ErrorKind, Name, Result};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -29,12 +28,9 @@ pub(super) const REPLACE: &str = "publish file";
 pub struct PendingFile<'r> {
     pub(super) staged: Staged<'r>,
     pub(super) to: To<'r>,
-    pub(super) options: FileOptions,
+    pub(super) terms: Terms,
     /// The replaced file's facts and attributes.
-    pub(super) old: Option<Old>,
-    /// The identity that an only-if-unchanged target was found with.
-    pub(super) expected: Option<Identity>,
-    pub(super) new: Metadata,
+    pub(super) old: Option<Box<Old>>,
     pub(super) notes: Vec<Note>,
     /// Bytes that were written through this value.
     pub(super) written: u64,
@@ -54,18 +50,15 @@ impl<'r> PendingFile<'r> {
     pub(super) fn new(
         staged: Staged<'r>,
         to: To<'r>,
-        options: FileOptions,
-        old: Option<Old>,
-        expected: Option<Identity>,
+        terms: Terms,
+        old: Option<Box<Old>>,
         notes: Vec<Note>,
     ) -> Self {
         Self {
-            new: staged.born,
             staged,
             to,
-            options,
+            terms,
             old,
-            expected,
             notes,
             written: 0,
             poisoned: None,
@@ -140,12 +133,12 @@ impl<'r> PendingFile<'r> {
     /// Checks the content and sets the attributes: what is left is syncing and the name.
     pub(super) fn prepare(mut self) -> Result<Ready<'r>> {
         match self.finish() {
-            Ok(name) => Ok(Ready { file: self, name }),
+            Ok(()) => Ok(Ready { file: self }),
             Err(error) => Err(self.abandon(error)),
         }
     }
 
-    fn finish(&mut self) -> Result<Name> {
+    fn finish(&mut self) -> Result<()> {
         let fail = |call, e| Error::new(REPLACE, call, e);
         if let Some(errno) = self.poisoned {
             return Err(fail("write", errno)
@@ -153,30 +146,31 @@ impl<'r> PendingFile<'r> {
                 .with_advice("a write to this file failed before: begin again"));
         }
         self.check_content()?;
-        let (old, preserve) = (self.old.as_ref(), self.options.preserve);
-        let (fd, explicit) = (self.staged.fd.as_fd(), &self.options.explicit);
-        attributes::apply(fd, &self.new, old, preserve, explicit, &mut self.notes)
+        let (old, preserve) = (self.old.as_deref(), self.terms.preserve);
+        let (fd, explicit) = (self.staged.fd.as_fd(), self.terms.explicit());
+        let new = self.staged.born.rights;
+        attributes::apply(fd, new, old, preserve, explicit, &mut self.notes)
             .map_err(|(call, e)| fail(call, e))?;
         // A name first, if it has none: syncing a file without one can cost an ext4 with fast_commit its
         // journal (`docs/durability.md`).
-        match self.staged.name() {
+        match self.staged.link() {
             // ENOENT: a refusal that cannot be told from a removed directory, in which nothing can be made.
             Err(Errno::OPNOTSUPP | Errno::NOENT) => self.restage(),
-            name => name.map_err(|e| fail("linkat", e)),
+            done => done.map_err(|e| fail("linkat", e)),
         }
     }
 
     fn check_content(&self) -> Result<()> {
         let mismatch =
             |text: String| Error::of_kind(REPLACE, ErrorKind::Mismatch).with_detail(text);
-        if let Some(want) = self.options.expect_len {
+        if let Some(want) = self.terms.expect_len() {
             let found = self.len()?;
             if found != want {
                 return Err(mismatch(format!("{found} bytes instead of {want}")));
             }
         }
         #[cfg(feature = "sha256")]
-        if let Some(want) = self.options.expect_sha256 {
+        if let Some(want) = self.terms.expect_sha256() {
             let found = super::file::sha256_of(&self.staged.fd)
                 .map_err(|e| Error::new(REPLACE, "pread64", e))?;
             if found != want {
@@ -188,11 +182,11 @@ impl<'r> PendingFile<'r> {
 
     /// Copies an unnamed file that cannot get a name here (no `AT_EMPTY_PATH`, no procfs) into a named one,
     /// content and attributes.
-    fn restage(&mut self) -> Result<Name> {
+    fn restage(&mut self) -> Result<()> {
         let fail = |call, e| Error::new(REPLACE, call, e);
         let dir = self.staged.dir.as_fd().try_clone_to_owned();
         let dir = dir.map_err(|e| fail("fcntl", crate::root::errno_of(&e)))?;
-        let mut named = Staged::named(
+        let named = Staged::named(
             Place::Below(dir),
             self.staged.folder().to_owned(),
             Mode::RUSR | Mode::WUSR,
@@ -200,7 +194,7 @@ impl<'r> PendingFile<'r> {
         .map_err(|e| fail("openat", e))?;
         sys::seek(&self.staged.fd, SeekFrom::Start(0)).map_err(|e| fail("lseek", e))?;
         let preserve = tree::Preserve {
-            times: self.options.sets_times(),
+            times: self.terms.sets_times(),
             ..Default::default()
         };
         let (from, to) = (self.staged.fd.as_fd(), named.fd.as_fd());
@@ -210,10 +204,8 @@ impl<'r> PendingFile<'r> {
             copied.map_err(|e| e.with_operation(REPLACE).with_state(DiskState::Unchanged))?;
         self.notes.extend(Note::of_copy(&copied));
         self.notes.push(Note::StagedByName);
-        self.new = sys::statx(to, c"", AtFlags::EMPTY_PATH).map_err(|e| fail("statx", e))?;
-        let name = named.name().map_err(|e| fail("linkat", e))?;
         self.staged = named;
-        Ok(name)
+        Ok(())
     }
 
     /// The content of another file.

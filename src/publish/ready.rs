@@ -1,19 +1,18 @@
 //! A file that lacks nothing but the sync of its content and its name.
 
-use super::options::{SymlinkPolicy, Target};
 use super::pending::{PendingFile, REPLACE};
 use super::place::{Exchanged, Move, hold_others};
+use super::terms::Wanted;
 use super::{Note, Receipt};
 use crate::root::temp_name;
 use crate::sys::{self, AsFd, BorrowedFd, Errno, FileId};
-use crate::{DiskState, Error, ErrorKind, Name, Result};
+use crate::{DiskState, Error, Result};
 use std::path::Path;
 
 /// Content and attributes are written, and it has a temporary name.
 #[derive(Debug)]
 pub(super) struct Ready<'r> {
     pub(super) file: PendingFile<'r>,
-    pub(super) name: Name,
 }
 
 impl Ready<'_> {
@@ -22,15 +21,15 @@ impl Ready<'_> {
     }
 
     pub(super) fn id(&self) -> FileId {
-        self.file.new.id()
+        self.file.staged.born.id
     }
 
     pub(super) fn syncs_content(&self) -> bool {
-        self.file.options.durability.syncs_content()
+        self.file.terms.durability.syncs_content()
     }
 
     pub(super) fn syncs_names(&self) -> bool {
-        self.file.options.durability.syncs_names()
+        self.file.terms.durability.syncs_names()
     }
 
     /// The directories whose names a publication changes, in the order in which they are to be synced.
@@ -75,10 +74,10 @@ impl Ready<'_> {
         Move {
             operation: REPLACE,
             from_dir: staged,
-            from: &self.name,
+            from: self.file.staged.name(),
             to_dir: to.dir.as_ref().map_or(staged, AsFd::as_fd),
             to: &to.name,
-            id: self.file.new.id(),
+            id: self.id(),
             is_dir: false,
             from_folder: self.file.staged.folder(),
             shown: &to.shown,
@@ -88,13 +87,12 @@ impl Ready<'_> {
 
     /// The publication itself.
     fn place(&mut self) -> Result<()> {
-        if let Some(expected) = self.file.expected {
+        if let Wanted::IfUnchanged(expected) = &self.file.terms.target {
             let fail = |call, e| Error::new(REPLACE, call, e);
             let name = temp_name::exchange(self.id().ino, expected.mark(), false)
                 .map_err(|e| fail("getrandom", e))?;
-            let renamed = self.file.staged.rename(name.clone());
+            let renamed = self.file.staged.rename(name);
             renamed.map_err(|e| fail("renameat2", e))?;
-            self.name = name;
         }
         let mut notes = std::mem::take(&mut self.file.notes);
         let placed = self.place_by_target(&mut notes);
@@ -104,23 +102,17 @@ impl Ready<'_> {
 
     fn place_by_target(&self, notes: &mut Vec<Note>) -> Result<()> {
         let step = self.step();
-        match (&self.file.options.target, self.file.expected) {
-            (Target::CreateOrReplace, _) => step.replace(),
-            (Target::CreateNew, _) => step.create_new(notes),
-            (Target::Replace, _) => {
-                let links = self.file.options.symlink == SymlinkPolicy::Replace;
-                step.exchange_if(|found| found.is_file() || links && found.is_symlink())
-                    .and_then(|found| retire_file(&step, found, notes))
-            }
-            (Target::IfUnchanged(_), Some(expected)) => {
+        match &self.file.terms.target {
+            Wanted::CreateOrReplace => step.replace(),
+            Wanted::CreateNew => step.create_new(notes),
+            Wanted::Replace { links } => step
+                .exchange_if(|found| found.is_file() || *links && found.is_symlink())
+                .and_then(|found| retire_file(&step, found, notes)),
+            Wanted::IfUnchanged(expected) => {
                 let _held = hold_others(step.from_dir);
                 let _target = (!step.same_dir).then(|| hold_others(step.to_dir));
                 step.exchange_if(|found| expected.same_content(found))
                     .and_then(|found| retire_file(&step, found, notes))
-            }
-            // An expected version is always found before anything is written.
-            (Target::IfUnchanged(_), None) => {
-                Err(Error::of_kind(REPLACE, ErrorKind::Changed).with_path(step.shown))
             }
         }
     }

@@ -2,16 +2,12 @@
 
 use super::Note;
 use crate::root::{Place, temp_name};
-use crate::sys::{self, AsFd, AtFlags, Errno, Metadata, Mode, OFlags, OwnedFd};
+use crate::sys::{self, AsFd, AtFlags, Born, Errno, Mode, OFlags, OwnedFd};
 use crate::{Error, Name};
 use std::path::{Path, PathBuf};
 
 /// How often a temporary's name may turn out to be taken. With 64 random bits, once is one too many.
 const TRIES: u32 = 16;
-
-fn facts(fd: &OwnedFd) -> Result<Metadata, Errno> {
-    sys::statx(fd, c"", AtFlags::EMPTY_PATH)
-}
 
 /// Whether the directory has this name.
 pub(super) fn has(dir: impl AsFd, name: &Name) -> bool {
@@ -32,9 +28,11 @@ pub(super) struct Staged<'r> {
     pub(super) dir: Place<'r>,
     pub(super) fd: OwnedFd,
     /// Facts about the file when it was made.
-    pub(super) born: Metadata,
-    /// `None` while the file has no name (`O_TMPFILE`), and once it has its final one.
-    name: Option<Name>,
+    pub(super) born: Born,
+    /// The temporary name.
+    name: Name,
+    /// It has that name: not while it has none at all (`O_TMPFILE`), nor once it has its final one.
+    stands: bool,
     /// The directory as the caller would write it, for messages.
     shown: PathBuf,
 }
@@ -49,15 +47,16 @@ impl<'r> Staged<'r> {
         for _ in 0..TRIES {
             let name = temp_name::fresh(b't')?;
             match sys::openat(&dir, name.as_c_str(), flags, mode) {
-                Ok(fd) => match facts(&fd) {
+                Ok(fd) => match sys::born(&fd) {
                     // A sweeper was faster: it saw a file that nobody had open for writing yet.
-                    Ok(born) if born.links() == 0 => {}
+                    Ok(born) if born.links == 0 => {}
                     Ok(born) => {
                         return Ok(Self {
                             dir,
                             fd,
                             born,
-                            name: Some(name),
+                            name,
+                            stands: true,
                             shown,
                         });
                     }
@@ -79,10 +78,11 @@ impl<'r> Staged<'r> {
     ) -> Result<Self, Errno> {
         match sys::open_tmpfile(&dir, mode) {
             Ok(fd) => Ok(Self {
-                born: facts(&fd)?,
+                born: sys::born(&fd)?,
                 dir,
                 fd,
-                name: None,
+                name: temp_name::fresh(b't')?,
+                stands: false,
                 shown,
             }),
             // EISDIR and ENOENT are the answers of kernels and sandboxes that do not know the flag.
@@ -94,28 +94,33 @@ impl<'r> Staged<'r> {
         }
     }
 
-    /// The temporary name, which an unnamed file gets now. `EOPNOTSUPP`: it cannot get one here.
-    pub(super) fn name(&mut self) -> Result<Name, Errno> {
-        if let Some(name) = &self.name {
-            return Ok(name.clone());
+    /// Gives the temporary name to a file that has none. `EOPNOTSUPP`: it cannot get one here.
+    pub(super) fn link(&mut self) -> Result<(), Errno> {
+        if self.stands {
+            return Ok(());
         }
         for _ in 0..TRIES {
-            let name = temp_name::fresh(b't')?;
-            match sys::link_descriptor(&self.fd, &self.dir, name.as_c_str()) {
+            match sys::link_descriptor(&self.fd, &self.dir, self.name.as_c_str()) {
                 Ok(()) => {
-                    self.name = Some(name.clone());
-                    return Ok(name);
+                    self.stands = true;
+                    return Ok(());
                 }
-                Err(Errno::EXIST) => {}
-                Err(e) => return Err(undo(&self.dir, &name, e)),
+                Err(Errno::EXIST) => self.name = temp_name::fresh(b't')?,
+                Err(e) => return Err(undo(&self.dir, &self.name, e)),
             }
         }
         Err(Errno::EXIST)
     }
 
+    /// The temporary name.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
     /// Renames the temporary to another temporary name.
     pub(super) fn rename(&mut self, to: Name) -> Result<(), Errno> {
-        let from = self.name()?;
+        self.link()?;
+        let from = &self.name;
         let flags = sys::RenameFlags::NOREPLACE;
         let rename =
             |flags| sys::renameat2(&self.dir, from.as_c_str(), &self.dir, to.as_c_str(), flags);
@@ -126,14 +131,9 @@ impl<'r> Staged<'r> {
         };
         // A rename that answers an error may have been carried out all the same.
         if done.is_ok() || has(&self.dir, &to) {
-            self.name = Some(to);
+            self.name = to;
         }
         done
-    }
-
-    /// The temporary's path for messages.
-    pub(super) fn shown(&self) -> Option<PathBuf> {
-        self.name.as_ref().map(|name| self.shown.join(name))
     }
 
     /// The directory's path for messages.
@@ -143,20 +143,20 @@ impl<'r> Staged<'r> {
 
     /// It has its final name, or is somebody else's to remove: nothing is left to discard.
     pub(super) fn release(&mut self) {
-        self.name = None;
+        self.stands = false;
     }
 
     /// Removes the temporary name. Already gone is as good.
     pub(super) fn discard(&mut self) -> Result<(), Errno> {
-        match self.name.take() {
-            Some(name) => match sys::unlinkat(&self.dir, name.as_c_str()) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(e) => {
-                    self.name = Some(name);
-                    Err(e)
-                }
-            },
-            None => Ok(()),
+        if !self.stands {
+            return Ok(());
+        }
+        match sys::unlinkat(&self.dir, self.name.as_c_str()) {
+            Ok(()) | Err(Errno::NOENT) => {
+                self.stands = false;
+                Ok(())
+            }
+            Err(e) => Err(e),
         }
     }
 
@@ -165,12 +165,8 @@ impl<'r> Staged<'r> {
         match self.discard() {
             Ok(()) => error,
             Err(_) => {
-                let shown = self.shown();
                 self.release();
-                match shown {
-                    Some(path) => error.with_left(path),
-                    None => error,
-                }
+                error.with_left(self.shown.join(&self.name))
             }
         }
     }

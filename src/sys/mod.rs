@@ -64,6 +64,7 @@ pub(crate) use lookup::{
     fsuid, has_capability, link_facts, may_change, may_write, mount_by_handle, protected_symlinks,
 };
 pub(crate) use proc::{descriptor_limit, descriptor_link, process_id};
+pub(crate) use stat::{Born, Rights, born};
 
 /// What a system call gives: its value, or the kernel's errno.
 pub type Result<T> = core::result::Result<T, Errno>;

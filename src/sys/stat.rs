@@ -1,9 +1,11 @@
 //! statx(2), and changing owner, mode and times.
 
 use super::{
-    Arg, AsFd, AtFlags, FileType, Gid, Mode, Result, StatxFlags, Timestamps, Uid, raw, retry,
+    Arg, AsFd, AtFlags, BorrowedFd, FileType, Gid, Mode, Result, StatxFlags, Timestamps, Uid, raw,
+    retry,
 };
 use rustix::fs::{Statx, StatxAttributes, StatxTimestamp, Timespec};
+use std::ffi::CStr;
 
 /// What identifies a file: device, inode number, and birth time where the file system records one, so that
 /// a recycled inode number is not taken for the same file.
@@ -117,6 +119,14 @@ impl Metadata {
     #[must_use]
     pub fn is_symlink(&self) -> bool {
         self.kind() == FileType::Symlink
+    }
+
+    pub(crate) fn rights(&self) -> Rights {
+        Rights {
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+        }
     }
 
     /// Permission bits with set-user-id, set-group-id and sticky, without the type.
@@ -238,6 +248,43 @@ fn timespec(t: Time) -> Timespec {
     }
 }
 
+/// What a writer needs to know of a file that it has just made, and no time but that of its birth.
+///
+/// Since multigrain timestamps (Linux 6.13) a look at the times of change and modification has its price: the
+/// write that follows must then take another time than the one that was seen, and logs the inode once more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Born {
+    pub(crate) id: FileId,
+    pub(crate) links: u32,
+    pub(crate) rights: Rights,
+}
+
+/// Type, mode, owner and group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rights {
+    mode: u16,
+    uid: u32,
+    gid: u32,
+}
+
+impl Rights {
+    pub(crate) fn is_dir(self) -> bool {
+        FileType::from_raw_mode(self.mode.into()) == FileType::Directory
+    }
+
+    pub(crate) fn mode(self) -> Mode {
+        Mode::from_raw_mode(self.mode.into())
+    }
+
+    pub(crate) fn uid(self) -> Uid {
+        Uid::from_raw(self.uid)
+    }
+
+    pub(crate) fn gid(self) -> Gid {
+        Gid::from_raw(self.gid)
+    }
+}
+
 const MNT_ID_UNIQUE: u32 = 0x4000;
 
 /// statx(2), Linux 4.11: facts about `path` in `dir`; with an empty path and `AT_EMPTY_PATH`, about `dir`
@@ -248,24 +295,46 @@ const MNT_ID_UNIQUE: u32 = 0x4000;
 /// # Errors
 /// As statx(2).
 pub fn statx(dir: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<Metadata> {
-    let mask = StatxFlags::BASIC_STATS
-        | StatxFlags::BTIME
-        | StatxFlags::MNT_ID
-        | StatxFlags::from_bits_retain(MNT_ID_UNIQUE);
-    path.into_with_c_str(|path| {
-        retry("statx", || {
-            rustix::fs::statx(dir.as_fd(), path, flags, mask)
-        })
-        .map(|stx| {
-            #[cfg(feature = "_hook")]
-            let stx = {
-                let mut stx = stx;
-                super::hook::liken(&mut stx);
-                stx
-            };
-            Metadata::of(&stx)
-        })
+    path.into_with_c_str(|path| ask(dir.as_fd(), path, flags, ALL))
+        .map(|stx| Metadata::of(&stx))
+}
+
+/// [`statx`] of an open file that was just made.
+pub(crate) fn born(fd: impl AsFd) -> Result<Born> {
+    let stx = ask(fd.as_fd(), c"", AtFlags::EMPTY_PATH, AT_BIRTH)?;
+    let facts = Metadata::of(&stx);
+    Ok(Born {
+        id: facts.id(),
+        links: facts.links,
+        rights: facts.rights(),
     })
+}
+
+const ALL: StatxFlags = StatxFlags::BASIC_STATS
+    .union(StatxFlags::BTIME)
+    .union(StatxFlags::MNT_ID)
+    .union(StatxFlags::from_bits_retain(MNT_ID_UNIQUE));
+
+/// Without any that [`Born`] does not hold.
+const AT_BIRTH: StatxFlags = StatxFlags::TYPE
+    .union(StatxFlags::MODE)
+    .union(StatxFlags::NLINK)
+    .union(StatxFlags::UID)
+    .union(StatxFlags::GID)
+    .union(StatxFlags::INO)
+    .union(StatxFlags::BTIME);
+
+fn ask(dir: BorrowedFd<'_>, path: &CStr, flags: AtFlags, mask: StatxFlags) -> Result<Statx> {
+    // Whom a file stands for is told by its times as well.
+    #[cfg(feature = "_hook")]
+    let mask = if super::hook::is_still() { ALL } else { mask };
+    let stx = retry("statx", || rustix::fs::statx(dir, path, flags, mask));
+    #[cfg(feature = "_hook")]
+    let stx = stx.map(|mut stx| {
+        super::hook::liken(&mut stx);
+        stx
+    });
+    stx
 }
 
 /// fchmod(2). Not for `O_PATH` descriptors.
@@ -477,4 +546,30 @@ pub fn fs_kind(fd: impl AsFd) -> Result<FsKind> {
 pub fn is_read_only(fd: impl AsFd) -> Result<bool> {
     let flags = retry("fstatfs", || rustix::fs::fstatvfs(fd.as_fd()))?.f_flag;
     Ok(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{OFlags, openat, unlinkat};
+
+    /// Had they been looked at, the change after that would always have another time.
+    #[test]
+    fn a_new_file_is_looked_at_without_its_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = openat(super::super::CWD, dir.path(), OFlags::PATH, Mode::empty()).unwrap();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        let same_tick = (0..1000).any(|_| {
+            let file = openat(&dir, c"new", flags, Mode::RUSR).unwrap();
+            let made = born(&file).unwrap();
+            fchmod(&file, Mode::RUSR).unwrap();
+            let now = statx(&file, c"", AtFlags::EMPTY_PATH).unwrap();
+            unlinkat(&dir, c"new").unwrap();
+            assert_eq!((made.id, made.rights), (now.id(), now.rights()));
+            assert_eq!((made.links, made.rights.mode()), (1, Mode::RUSR));
+            let ctime = (now.ctime.sec, now.ctime.nsec);
+            made.id.btime.is_none_or(|btime| btime == ctime)
+        });
+        assert!(same_tick);
+    }
 }

@@ -419,8 +419,15 @@ impl<'a> Work<'_, 'a> {
             }
         }
         let notes = &mut self.out.notes;
-        attributes::apply(fd, &born, like, Preserve::default(), &explicit, notes)
-            .map_err(refused)?;
+        attributes::apply(
+            fd,
+            born.rights(),
+            like,
+            Preserve::default(),
+            &explicit,
+            notes,
+        )
+        .map_err(refused)?;
         for name in removed {
             match sys::fremovexattr(fd, name.as_c_str()) {
                 Ok(()) | Err(Errno::NODATA) => {}
