@@ -79,6 +79,8 @@ impl<'r> PendingFile<'r> {
     /// # After a crash
     /// The old file is there or the new one. A temporary that stays is removed by
     /// [`sweep`](crate::publish::sweep).
+    ///
+    /// [`FileOptions`]: super::FileOptions
     pub fn commit(self) -> Result<Receipt> {
         operation!("publish file", path = self.to.shown);
         let ready = self.prepare()?;

@@ -4,7 +4,7 @@ use crate::common::{self, FOREVER, spawn};
 use crate::support::{count, dir, numbers, payload, record, small};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, mpsc};
 use steadfast::journal::{End, LogOptions, inspect};
 use steadfast::sys::Errno;
@@ -91,16 +91,27 @@ fn a_failed_sync_holds_nobody_up() {
         let (log, _) = LogOptions::new().open(dir(tmp.path())).unwrap();
         let log = Arc::new(log);
         let (send, receive) = mpsc::channel();
+        // The others are not so far ahead of the first that they fill the log before it meets the failure.
+        let limit = Arc::new(AtomicU64::new(100));
         for t in 0..8u64 {
-            let (log, send) = (log.clone(), send.clone());
+            let (log, send, limit) = (log.clone(), send.clone(), limit.clone());
             std::thread::spawn(move || {
                 let append = || {
                     let mut acknowledged = Vec::new();
                     for n in 0.. {
+                        while t > 0 && n > limit.load(SeqCst) {
+                            std::thread::yield_now();
+                        }
                         let n = t * 1_000_000 + n;
                         match log.append_durable(&[record(&payload(n, 30))]) {
                             Ok(_) => acknowledged.push(n),
-                            Err(error) => return (acknowledged, n, error),
+                            Err(error) => {
+                                limit.store(u64::MAX, SeqCst);
+                                return (acknowledged, n, error);
+                            }
+                        }
+                        if t == 0 {
+                            limit.fetch_add(100, SeqCst);
                         }
                     }
                     unreachable!()
