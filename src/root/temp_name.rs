@@ -149,7 +149,7 @@ fn number(digits: &[u8]) -> u64 {
 }
 
 /// Appends the lowest `digits` hexadecimal digits of `value`.
-fn hex(value: u64, digits: u32, to: &mut Vec<u8>) {
+pub(crate) fn hex(value: u64, digits: u32, to: &mut Vec<u8>) {
     for i in (0..digits).rev() {
         to.push(b"0123456789abcdef"[(value >> (4 * i)) as usize & 15]);
     }

@@ -211,18 +211,12 @@ pub(crate) fn fresh_name(index: u32) -> Result<Name> {
 }
 
 fn private_name(index: u32, number: u64) -> Result<Name> {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     // One for each file of a transaction: not by format!, which takes as long as all else here.
-    let mut text = [b'-'; 8 + 1 + 16];
-    let digits = |text: &mut [u8], mut number: u64| {
-        for digit in text.iter_mut().rev() {
-            *digit = DIGITS[(number % 16) as usize];
-            number /= 16;
-        }
-    };
-    digits(&mut text[..8], index.into());
-    digits(&mut text[9..], number);
-    Name::from_bytes(&text).map_err(|e| Error::new("draw a private name", "openat", e))
+    let mut text = Vec::with_capacity(8 + 1 + 16 + 1);
+    temp_name::hex(index.into(), 8, &mut text);
+    text.push(b'-');
+    temp_name::hex(number, 16, &mut text);
+    Name::from_vec(text).map_err(|e| Error::new("draw a private name", "openat", e))
 }
 
 /// The index of the log whose writer made a private name; `None`: it is none.
