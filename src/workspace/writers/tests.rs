@@ -4,6 +4,7 @@ use super::*;
 use crate::Root;
 use crate::journal::Record;
 use crate::sys::hook::{self, Action, Plan};
+use crate::workspace::WorkspaceOptions;
 use crate::workspace::child::{command, dir, options, spawn, wait_for};
 use std::collections::BTreeSet;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -338,4 +339,29 @@ fn what_is_known_of_a_log_is_not_believed_of_another_in_its_place() {
     std::fs::remove_dir_all(log_path(tmp.path(), 1)).unwrap();
     let writer = open_own(&state, WriterOptions::default()).unwrap().0;
     assert_eq!((writer.index, known()), (1, None));
+}
+
+/// As documented: those that are added are longer, unless a length is asked for, which is that of all.
+#[test]
+fn a_workspaces_log_grows_by_longer_segments() {
+    for (options, added) in [
+        (WorkspaceOptions::new(), 4 << 20),
+        (WorkspaceOptions::new().log(1 << 20, 8), 1 << 20),
+    ] {
+        let tmp = dir();
+        let workspace = options.open(&Root::open(tmp.path()).unwrap()).unwrap();
+        // Half a MiB of content in each record.
+        for _ in 0..3 {
+            let mut tx = workspace.begin();
+            for n in 0..32 {
+                tx.write(format!("f{n}"), vec![n; 15 << 10]).unwrap();
+            }
+            tx.commit().unwrap();
+        }
+        let lens = std::fs::read_dir(log_path(tmp.path(), 1)).unwrap();
+        let lens = lens.map(|entry| entry.unwrap().metadata().unwrap().len());
+        let mut lens: Vec<u64> = lens.filter(|len| *len > 0).collect();
+        lens.sort_unstable();
+        assert_eq!(lens, [1 << 20, added]);
+    }
 }
