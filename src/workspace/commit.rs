@@ -1,5 +1,6 @@
 //! From a collected transaction to its one record: claims, conditions, staging.
 
+use super::displaced::is_full;
 use super::draft::{Draft, Op};
 use super::mapping::{Mapping, Object, Set};
 use super::plan::{Plan, describe};
@@ -88,11 +89,21 @@ pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
     );
     tx.workspace()?.ready()?;
     let draft = claimed_draft(&mut tx)?;
-    commit_draft(tx, draft)
+    match commit_draft(&mut tx, draft) {
+        Err(e) if tx.claim.is_some() && is_full(&e) && tx.workspace()?.state.purge() > 0 => {
+            // Nothing was decided, and there is more room now.
+            let draft = claimed_draft(&mut tx)?;
+            commit_draft(&mut tx, draft)
+        }
+        done => done,
+    }
 }
 
 /// The second half of [`commit`]: what was drawn up is prepared, recorded, and done.
-pub(super) fn commit_draft(mut tx: Transaction<'_>, draft: Draft) -> Result<Receipt> {
+///
+/// # Errors
+/// The claim stays the transaction's if nothing could be prepared.
+pub(super) fn commit_draft(tx: &mut Transaction<'_>, draft: Draft) -> Result<Receipt> {
     let workspace = tx.workspace()?;
     let (true, Some(claim)) = (!draft.is_empty(), tx.claim.take()) else {
         return Ok(Receipt {
@@ -101,7 +112,13 @@ pub(super) fn commit_draft(mut tx: Transaction<'_>, draft: Draft) -> Result<Rece
         });
     };
     let mut names = workspace.names();
-    let staging = stage(&mut workspace.ctx(&mut names), draft)?;
+    let staging = match stage(&mut workspace.ctx(&mut names), draft) {
+        Ok(staging) => staging,
+        Err(e) => {
+            tx.claim = Some(claim);
+            return Err(e);
+        }
+    };
     // What is committed is not the transaction's any more; what was overwritten in it, still is.
     if !tx.files.is_empty() {
         let committed = files_of(staging.mapping());

@@ -3,6 +3,7 @@
 use super::commit::Receipt;
 use super::conflict::{self, Conflict};
 use super::ctx::Ctx;
+use super::displaced::{self, is_full};
 use super::draft::StagedFile;
 use super::identity::now;
 use super::ledger::{DeadMark, Mark, MarkKind};
@@ -20,7 +21,7 @@ use super::transaction::Transaction;
 use super::writers::{self, Writer};
 use crate::claim::{Claim, Want};
 use crate::journal::Record;
-use crate::sys::{self, BorrowedFd};
+use crate::sys::BorrowedFd;
 use crate::{DiskState, Error, ErrorKind, Name, Result, Root};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -234,11 +235,17 @@ impl Workspace {
     }
 
     pub(super) fn ctx<'a>(&'a self, names: &'a mut dyn FnMut() -> Result<Name>) -> Ctx<'a> {
-        self.state.ctx(&self.root, names)
+        let later = self.state.displaced.room(self.options.remove_later_from);
+        Ctx {
+            later,
+            ..self.state.ctx(&self.root, names)
+        }
     }
 
     /// Writes what a reader gives to a private file, named after the log with this index.
     pub(super) fn stage_reader(&self, index: u32, mut reader: impl Read) -> Result<StagedFile> {
+        // Nobody reads it twice, if the disk is full.
+        self.state.purge();
         let mut names = || writers::fresh_name(index);
         let mut ctx = self.ctx(&mut names);
         private::from_reader(&mut ctx, &mut reader)
@@ -246,6 +253,7 @@ impl Workspace {
 
     /// Copies an open file to a private one, named after the log with this index.
     pub(super) fn stage_copy(&self, index: u32, from: BorrowedFd<'_>) -> Result<StagedFile> {
+        self.state.purge();
         let mut names = || writers::fresh_name(index);
         let mut ctx = self.ctx(&mut names);
         private::from_file(&mut ctx, from)
@@ -253,10 +261,7 @@ impl Workspace {
 
     /// Removes private files that nobody needs.
     pub(super) fn discard(&self, files: &[Name]) {
-        for name in files {
-            // What cannot be removed is litter with its owner's number on it.
-            let _ = sys::unlinkat(&self.state.staged, name.as_c_str());
-        }
+        displaced::remove(&self.state.staged, files);
     }
 
     /// Has work of dead processes finished, of which somebody who holds a claim may see a part.
@@ -325,6 +330,9 @@ impl Workspace {
                     if full && std::mem::take(&mut again) && left.is_ok() {
                         // The log is as long as it may be. Nothing is decided yet, so there is time.
                         self.checkpoint()?;
+                        continue;
+                    }
+                    if is_full(&e) && left.is_ok() && self.state.purge() > 0 {
                         continue;
                     }
                     drop(staging);
@@ -429,6 +437,7 @@ impl Workspace {
                     ));
             }
         };
+        (self.state.displaced).add(outcome.displaced, &self.state.staged);
         let Decided { claim, mark, .. } = decided;
         // A mark that stays has whoever comes next look at a finished transaction.
         let _ = self.state.ledger.end(mark);

@@ -1,5 +1,6 @@
 //! Where the work on a transaction goes on: the root, and the private folders beside its logs.
 
+use super::displaced::Later;
 use super::place;
 use super::state::State;
 use crate::sys::{self, AsFd, Metadata};
@@ -19,6 +20,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) each: bool,
     /// Short contents that are written in place travel in the record.
     pub(crate) logs_contents: bool,
+    /// What may be removed later of what is displaced.
+    pub(crate) later: Later,
     /// The number of the private folders' device, once somebody has asked.
     pub(crate) device: OnceCell<u64>,
     /// Gives private names that nobody else is given.

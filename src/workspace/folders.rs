@@ -184,10 +184,10 @@ impl Workspace {
     }
 
     /// Commits what the kernel could not do at once, and makes it durable in place.
-    fn journaled(&self, tx: Transaction<'_>, mut draft: Draft) -> Result<Receipt> {
+    fn journaled(&self, mut tx: Transaction<'_>, mut draft: Draft) -> Result<Receipt> {
         // A checkpoint, and the sync of what is published, lie between.
         draft.forget_seen();
-        let receipt = commit::commit_draft(tx, draft)?;
+        let receipt = commit::commit_draft(&mut tx, draft)?;
         self.settle().map_err(|e| {
             e.with_state(DiskState::Committed).with_advice(
                 "it is in place and recorded durably; open the workspace after a power cut, before \

@@ -58,6 +58,7 @@ mod conflict;
 mod core;
 mod ctx;
 mod decode;
+mod displaced;
 mod draft;
 mod encode;
 mod folders;

@@ -492,6 +492,8 @@ pub(super) fn checkpoint(
     options: &WorkspaceOptions,
     release: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
+    // Before the sync, which would write out what these files hold.
+    state.purge();
     let start = Instant::now();
     loop {
         // Those who recover change names outside of the gate.

@@ -4,6 +4,7 @@
 
 use super::conflict;
 use super::ctx::Ctx;
+use super::displaced::{Displaced, Later};
 use super::format::{FolderId, Format};
 use super::incarnation::Incarnation;
 use super::ledger::Ledger;
@@ -84,6 +85,8 @@ pub(crate) struct State {
     pub(crate) conflicts: Dir,
     /// What was found there last.
     pub(super) known: conflict::Known,
+    /// What commits have left in `staged` to be removed.
+    pub(super) displaced: Displaced,
     pub(crate) claims: Arc<Claims>,
     pub(crate) ledger: Ledger,
     /// Random, for each workspace another one.
@@ -140,6 +143,7 @@ impl State {
             keys: open_sub(&dir, Sub::Keys)?,
             conflicts: open_sub(&dir, Sub::Conflicts)?,
             known: conflict::Known::default(),
+            displaced: Displaced::default(),
             incarnation: Incarnation::of(&facts)?,
             copy: format.folder != folder,
             each: sys::fs_kind(&dir).map_err(|e| Error::new(OP, "fstatfs", e))? == FsKind::Fuse,
@@ -175,6 +179,11 @@ impl State {
         })
     }
 
+    /// Removes what commits have left to be removed: how many files.
+    pub(super) fn purge(&self) -> usize {
+        self.displaced.purge(&self.staged)
+    }
+
     /// Where work on a transaction goes on.
     pub(crate) fn ctx<'a>(
         &'a self,
@@ -191,6 +200,7 @@ impl State {
             each: self.each,
             // By itself a file could not be synced that may be neither read nor written.
             logs_contents: !self.each,
+            later: Later::NEVER,
             device: OnceCell::new(),
             names,
         }
@@ -243,6 +253,12 @@ impl State {
 
     fn sync_names(&self) -> Result<()> {
         sync_names(self.dir.as_fd()).map_err(|e| Error::new(OP, "fsync", e).with_path(shown()))
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.purge();
     }
 }
 

@@ -102,6 +102,7 @@ impl World {
             state: None,
             each: false,
             logs_contents: LOGS.get(),
+            later: crate::workspace::displaced::Later::NEVER,
             device: std::cell::OnceCell::new(),
             names: &mut names,
         };

@@ -98,7 +98,7 @@ fn row(name: &str, call: &str, last: bool, row: fn(&Row<'_>)) {
         of_it.next()
     };
     let (at, _) = found.unwrap_or_else(|| panic!("{name}: no {call} in {calls:?}"));
-    match transactions::hunt(name, five, Some(skip(at)), budget(), row) {
+    match transactions::hunt(name, five, 8, Some(skip(at)), budget(), row) {
         Err(_) => {}
         // Not looked at with system calls switched off.
         Ok(0) => {}

@@ -68,8 +68,12 @@ impl Row<'_> {
 }
 
 pub(crate) fn open(at: &Path) -> Result<Workspace, String> {
+    open_leaving(at, WorkspaceOptions::new())
+}
+
+fn open_leaving(at: &Path, options: WorkspaceOptions) -> Result<Workspace, String> {
     // One segment after the other fills up, so that they are used again. Nothing depends on how fast we are.
-    let options = WorkspaceOptions::new().log(16 * 1024, 6);
+    let options = options.log(16 * 1024, 6);
     let options = options
         .checkpoint_every(Duration::MAX)
         .wait(common::FOREVER);
@@ -109,10 +113,12 @@ fn check(at: &Path, states: &[Tree], known: Known) -> Result<(), String> {
     }
 }
 
-/// Records a row of transactions in a workspace that is settled, and hunts.
+/// Records a row of transactions in a workspace that is settled, and hunts. `later`: as
+/// [`WorkspaceOptions::remove_later_from`].
 pub(crate) fn hunt(
     name: &str,
     before: fn(&Path),
+    later: usize,
     plan: Option<Plan>,
     budget: Budget,
     row: impl FnOnce(&Row<'_>),
@@ -122,12 +128,13 @@ pub(crate) fn hunt(
         open(top).unwrap().close().unwrap();
     };
     let run = |top: &Path, recorder: &Recorder<Known>| {
+        let options = WorkspaceOptions::new().remove_later_from(later);
         let states = Rc::new(RefCell::new(vec![tree(top)]));
         let row_of = Row {
             top,
             recorder,
             states: states.clone(),
-            workspace: open(top).unwrap(),
+            workspace: open_leaving(top, options).unwrap(),
         };
         let ((), _) = hook::scope(plan, || row(&row_of));
         // Dropped, not closed: as a crash would.
@@ -184,9 +191,25 @@ fn budget() -> Budget {
     }
 }
 
+/// Where displaced files wait for the next checkpoint, what is recovered is recovered with them.
+#[derive(Clone, Copy, PartialEq)]
+enum Displaced {
+    GoAtOnce,
+    Wait,
+}
+
 #[track_caller]
 fn prove(name: &str, before: fn(&Path), row: impl FnOnce(&Row<'_>)) {
-    if let Err(Failure(story)) = hunt(name, before, None, budget(), row) {
+    prove_where(Displaced::GoAtOnce, name, before, row);
+}
+
+#[track_caller]
+fn prove_where(displaced: Displaced, name: &str, before: fn(&Path), row: impl FnOnce(&Row<'_>)) {
+    let (name, later) = match displaced {
+        Displaced::GoAtOnce => (name.to_owned(), usize::MAX),
+        Displaced::Wait => (format!("{name}, old files waiting"), 1),
+    };
+    if let Err(Failure(story)) = hunt(&name, before, later, None, budget(), row) {
         panic!("{story}");
     }
 }
@@ -195,47 +218,57 @@ fn prove(name: &str, before: fn(&Path), row: impl FnOnce(&Row<'_>)) {
 fn each_kind_of_transaction() {
     // Some of them by default.
     let every = if scale() > 1 { 1 } else { 4 };
-    for script in scripts::all().iter().step_by(every) {
-        prove(script.name, script.before, |row| row.commit(&script.run));
+    for (n, script) in scripts::all().iter().enumerate().step_by(every) {
+        let wait = (n / every).is_multiple_of(2);
+        let displaced = if wait {
+            Displaced::Wait
+        } else {
+            Displaced::GoAtOnce
+        };
+        prove_where(displaced, script.name, script.before, |row| {
+            row.commit(&script.run)
+        });
     }
 }
 
 /// Eight of them on one tree, with checkpoints between, in logs that are used again and again.
 #[test]
 fn a_row_of_transactions() {
-    prove("row", five, |row| {
-        let all = scripts::all();
-        let script = |name: &str| all.iter().find(|s| s.name == name).unwrap().run;
-        row.commit(&script("five overwritten"));
-        row.commit(&script("rotate four"));
-        row.settle();
-        row.commit(&|tx| {
-            tx.create_dir_all("p/q");
-            tx.rename("f1", "p/f1");
-            tx.write("f1", "another 1")?;
-            tx.write("p/q/long", vec![b'l'; 9_000])
+    for displaced in [Displaced::GoAtOnce, Displaced::Wait] {
+        prove_where(displaced, "row", five, |row| {
+            let all = scripts::all();
+            let script = |name: &str| all.iter().find(|s| s.name == name).unwrap().run;
+            row.commit(&script("five overwritten"));
+            row.commit(&script("rotate four"));
+            row.settle();
+            row.commit(&|tx| {
+                tx.create_dir_all("p/q");
+                tx.rename("f1", "p/f1");
+                tx.write("f1", "another 1")?;
+                tx.write("p/q/long", vec![b'l'; 9_000])
+            });
+            row.commit(&|tx| {
+                tx.rename("p/q", "q");
+                tx.append("q/long", "er")?;
+                tx.remove_tree("d");
+                tx.write("d", "a file now")
+            });
+            row.commit(&|tx| {
+                tx.rename("q/long", "f0");
+                tx.remove_dir("q");
+                tx.exchange("p", "f2");
+                tx.hard_link("f3", "linked");
+                Ok(())
+            });
+            row.settle();
+            row.commit(&|tx| tx.write_in_place("f3", "both names"));
+            row.commit(&|tx| {
+                tx.remove_tree("f2");
+                tx.remove_file("linked");
+                Ok(())
+            });
         });
-        row.commit(&|tx| {
-            tx.rename("p/q", "q");
-            tx.append("q/long", "er")?;
-            tx.remove_tree("d");
-            tx.write("d", "a file now")
-        });
-        row.commit(&|tx| {
-            tx.rename("q/long", "f0");
-            tx.remove_dir("q");
-            tx.exchange("p", "f2");
-            tx.hard_link("f3", "linked");
-            Ok(())
-        });
-        row.settle();
-        row.commit(&|tx| tx.write_in_place("f3", "both names"));
-        row.commit(&|tx| {
-            tx.remove_tree("f2");
-            tx.remove_file("linked");
-            Ok(())
-        });
-    });
+    }
 }
 
 /// What several transactions do to one file, and none of it is settled before the next: attributes and
@@ -272,7 +305,7 @@ fn one_thing_again_and_again() {
             tx.write_in_place("f0", vec![b'c'; 1_300])
         });
     });
-    prove("made and changed", five, |row| {
+    prove_where(Displaced::Wait, "made and changed", five, |row| {
         row.commit(&|tx| tx.write("new", "small"));
         row.commit(&|tx| tx.write_in_place("new", vec![b'n'; 1_700]));
         row.commit(&|tx| {
@@ -293,7 +326,7 @@ fn one_thing_again_and_again() {
             tx.write("another", "small again")
         });
     });
-    prove("changed and gone", five, |row| {
+    prove_where(Displaced::Wait, "changed and gone", five, |row| {
         row.commit(&|tx| {
             tx.set_attributes("f1", time(1_000));
             tx.write_in_place("f2", "in place")
@@ -392,7 +425,7 @@ fn logs_are_used_again() {
             row.commit(&move |tx| tx.write(format!("f{}", n % 3), vec![b'a' + n; 9_000]));
         }
     };
-    if let Err(Failure(story)) = hunt("used again", five, None, budget, row) {
+    if let Err(Failure(story)) = hunt("used again", five, 1, None, budget, row) {
         panic!("{story}");
     }
 }

@@ -1,5 +1,6 @@
 //! Removing what is to go: first its name, then, when everything else stands, the thing itself.
 
+use super::super::displaced;
 use super::super::identity::{Ident, Kind};
 use super::super::mapping::{Before, Object, ObjectIx, SlotIx};
 use super::state::{At, Folder, Pos, Progress, Purpose, Work};
@@ -120,7 +121,12 @@ impl Work<'_, '_, '_> {
         } else if drops.iter().any(|(pos, _)| self.dirty.contains(pos)) {
             self.sync_dirty()?;
         }
+        let mut later = self.may_wait(drops.len());
         for (pos, found) in drops {
+            if later > 0 && self.leave(pos, &found) {
+                later -= 1;
+                continue;
+            }
             // All objects are looked for: not for each file.
             let lost = match found.kind {
                 Kind::Dir => self.lost(),
@@ -132,6 +138,29 @@ impl Work<'_, '_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// How many of these may be removed later.
+    fn may_wait(&self, drops: usize) -> usize {
+        let later = self.ctx.later;
+        if drops < later.from { 0 } else { later.at_most }
+    }
+
+    /// Leaves a small file that was exchanged for a new one under that one's private name. One that has
+    /// another name would be seen there to have two.
+    fn leave(&mut self, pos: Pos, found: &Ident) -> bool {
+        let Pos::Home(object) = pos else {
+            return false;
+        };
+        let small = found.kind == Kind::File && found.len <= displaced::LONGEST;
+        let displaced = small && !self.is(object, found) && !self.linked.contains(&pos);
+        match self.home(object) {
+            Some((Folder::Staged, name)) if displaced => {
+                self.out.displaced.push(name.clone());
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The slot of something that must survive and is nowhere. It may be in any directory that is to go, if

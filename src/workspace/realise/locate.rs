@@ -72,10 +72,19 @@ impl<'a> Work<'_, 'a, '_> {
     /// Looks what stands at a name.
     pub(super) fn look(&mut self, pos: Pos) -> Result<At> {
         let found = match self.name_at(pos) {
-            Some((dir, name)) => place::ident_at(dir, name),
+            Some((dir, name)) => place::look(dir, name),
             None => return Ok(At::Unknown),
         };
-        let at = At::from(found.map_err(|e| fail("statx", e, self.path(pos)))?);
+        let at = match found {
+            Ok(meta) => {
+                if meta.links() > 1 && !meta.is_dir() {
+                    self.linked.push(pos);
+                }
+                At::Thing(Ident::of(&meta))
+            }
+            Err(Errno::NOENT) => At::Empty,
+            Err(e) => return Err(fail("statx", e, self.path(pos))),
+        };
         self.set(pos, at);
         Ok(at)
     }

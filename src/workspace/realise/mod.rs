@@ -53,13 +53,15 @@ pub(crate) struct Outcome {
     pub(crate) conflicts: Vec<Found>,
     /// What was to be removed and could not be: it is hidden in a private folder, and litter there.
     pub(crate) left: Vec<Error>,
+    /// Small files that gave way, under their private names in `staged/`: they may be removed at any time.
+    pub(crate) displaced: Vec<Name>,
 }
 
 impl Outcome {
     pub(crate) fn of(conflicts: Vec<Found>) -> Self {
         Self {
             conflicts,
-            left: Vec::new(),
+            ..Self::default()
         }
     }
 }
