@@ -552,6 +552,8 @@ fn run(data: &[u8]) {
         options: WorkspaceOptions::new()
             .log(input.of(&[8 << 10, 16 << 10, 64 << 10]), segments)
             .checkpoint_bytes(input.of(&[1, 2000, 1 << 20]))
+            // Without another byte of the input, which would be another one then.
+            .remove_later_from(segments as usize / 4)
             .checkpoint_every(Duration::MAX),
         input,
         top: &top,

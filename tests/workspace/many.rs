@@ -35,6 +35,7 @@ fn child() {
     let options = WorkspaceOptions::new()
         .log(64 << 10, 8)
         .checkpoint_bytes(64 << 10)
+        .remove_later_from(1)
         .wait(Duration::from_secs(60));
     let workspace = options.open(&root).unwrap();
     let log = |kind: &str, thread: u64| {

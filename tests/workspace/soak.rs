@@ -31,6 +31,7 @@ fn open(disk: &Path, wait: Duration) -> steadfast::Result<Workspace> {
     WorkspaceOptions::new()
         .log(64 << 10, 8)
         .checkpoint_bytes(64 << 10)
+        .remove_later_from(1)
         .wait(wait)
         .open(&Root::open(disk.join("root"))?)
 }

@@ -163,7 +163,8 @@ fn recycling(play: &mut Play<'_>) -> Answer<()> {
     let root = Root::open(&play.top)?;
     let open = || -> Answer<_> {
         let options = WorkspaceOptions::new().log(16 << 10, 4);
-        Ok(options.checkpoint_bytes(10 << 10).open(&root)?)
+        let options = options.checkpoint_bytes(10 << 10).remove_later_from(1);
+        Ok(options.open(&root)?)
     };
     let mut workspace = open()?;
     for n in 0..14 {
