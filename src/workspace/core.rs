@@ -33,6 +33,8 @@ const OP: &str = "commit transaction";
 const LONGEST_KEY: usize = 64 << 20;
 /// How long a checkpoint that nobody asked for waits for those who are just committing.
 const AT_EASE: Duration = Duration::from_millis(200);
+/// A record in a file fills the disk and not the log: what part of it counts for the next checkpoint.
+const IN_FILE: u64 = 16;
 const CHECKPOINT: &str = "checkpoint workspace";
 
 /// A root with a state folder in which transactions are logged. See the [module](super).
@@ -376,21 +378,20 @@ impl Workspace {
         commit.number = number;
         let encoded = commit.written();
         let parts = encoded.parts();
-        let mut len = parts.iter().map(|part| part.len() as u64).sum();
+        let mut len: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let mut record = Record::new(COMMIT, &[]).and(&parts);
         let mut file = None;
         let reference;
         if len > self.writer.log.max_payload() {
             let mut names = self.names();
             let mut ctx = self.ctx(&mut names);
-            let bytes = parts.concat();
-            let name = match private::durable(&mut ctx, &bytes) {
+            let name = match private::durable(&mut ctx, &parts) {
                 Ok(name) => name,
                 Err(e) => return Err(unchanged(mark, e)),
             };
-            reference = InFile::of(commit.number, name.clone(), &bytes).encode();
+            reference = InFile::of(commit.number, name.clone(), &parts).encode();
             record = Record::new(COMMIT_IN_FILE, &reference);
-            len = reference.len() as u64;
+            len = len / IN_FILE + reference.len() as u64;
             file = Some(name);
         }
         let record = record.transaction(commit.number);

@@ -64,9 +64,37 @@ pub(super) fn as_it_is(from: BorrowedFd<'_>) -> Result<StagedFile> {
     })
 }
 
-/// A file that is durable, with its name, when this returns.
-pub(super) fn durable(ctx: &mut Ctx<'_>, content: &[u8]) -> Result<Name> {
-    let file = from_reader(ctx, &mut &content[..])?;
+/// One piece after the other.
+struct Pieces<'a> {
+    now: &'a [u8],
+    more: std::slice::Iter<'a, &'a [u8]>,
+}
+
+impl Read for Pieces<'_> {
+    /// Fills the buffer, unless they come to their end.
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let mut done = 0;
+        while let Some(room) = buf.get_mut(done..).filter(|room| !room.is_empty()) {
+            if self.now.is_empty() {
+                match self.more.next() {
+                    Some(next) => self.now = next,
+                    None => break,
+                }
+            } else {
+                done += self.now.read(room)?;
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// A file that is durable, with its name, when this returns. Its content is these pieces.
+pub(super) fn durable(ctx: &mut Ctx<'_>, content: &[&[u8]]) -> Result<Name> {
+    let mut pieces = Pieces {
+        now: &[],
+        more: content.iter(),
+    };
+    let file = from_reader(ctx, &mut pieces)?;
     // Whatever the umask: whoever recovers must be able to open it again.
     let synced = sys::fchmod(&file.fd, Mode::RUSR | Mode::WUSR)
         .map_err(|e| ("fchmod", e))
@@ -154,4 +182,21 @@ fn write_all(fd: &OwnedFd, mut bytes: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::testbed::World;
+
+    #[test]
+    fn a_durable_file_has_all_pieces() {
+        let world = World::new();
+        let long = vec![7; BUFFER + 5];
+        let pieces: [&[u8]; 4] = [b"ab", b"", &long, b"c"];
+        world.with(|ctx| {
+            let name = durable(ctx, &pieces).unwrap();
+            assert_eq!(read(ctx.staged, &name, 1 << 20).unwrap(), pieces.concat());
+        });
+    }
 }

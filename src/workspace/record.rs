@@ -121,13 +121,14 @@ pub(crate) struct InFile {
 }
 
 impl InFile {
-    /// The record for a file of this name with `content`, an encoded [`Commit`].
-    pub(crate) fn of(number: u64, name: Name, content: &[u8]) -> Self {
+    /// The record for a file of this name with `content`, an encoded [`Commit`] in pieces.
+    pub(crate) fn of(number: u64, name: Name, content: &[&[u8]]) -> Self {
+        let crc = |crc, piece: &&[u8]| crc32c::crc32c_append(crc, piece);
         Self {
             number,
             name,
-            len: content.len() as u64,
-            crc: crc32c::crc32c(content),
+            len: content.iter().map(|piece| piece.len() as u64).sum(),
+            crc: content.iter().fold(0, crc),
         }
     }
 
@@ -374,10 +375,10 @@ mod tests {
         let commit = full();
         let bytes = commit.encode();
         assert_eq!(Commit::decode(&bytes).unwrap(), commit);
-        let file = InFile::of(77, name("f"), &bytes);
+        let file = InFile::of(77, name("f"), &[&bytes[..3], &[], &bytes[3..]]);
         assert_eq!(InFile::decode(&file.encode()).unwrap(), file);
         assert_eq!(file.read(&bytes).unwrap(), commit);
-        let of_another = InFile::of(78, name("f"), &bytes);
+        let of_another = InFile::of(78, name("f"), &[&bytes]);
         for wrong in [file.read(&bytes[1..]), of_another.read(&bytes)] {
             assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Corrupt);
         }
@@ -406,7 +407,7 @@ mod tests {
     #[test]
     fn no_flipped_bit_does_harm() {
         let bytes = full().encode();
-        let file = InFile::of(77, name("f"), &bytes);
+        let file = InFile::of(77, name("f"), &[&bytes[..3], &[], &bytes[3..]]);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

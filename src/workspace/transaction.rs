@@ -210,7 +210,7 @@ impl<'w> Transaction<'w> {
     ///
     /// A crash gives the old content or the new one, once recovery has run; other than with
     /// [`write`](Self::write), a reader beside it may see part of both. Both contents travel in the record
-    /// if neither is longer than 16 KiB (1 MiB in one transaction), and cost no sync of their own; others
+    /// if neither is longer than 16 KiB (16 MiB in one transaction), and cost no sync of their own; others
     /// are copied and synced on the side first, so this is for files of moderate size. As with write(2) by
     /// others than root, the file loses set-user-id, and set-group-id if its group may execute it, unless a
     /// mode is set as well.

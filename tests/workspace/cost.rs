@@ -57,6 +57,8 @@ fn writing_in_place_costs_few_syncs() {
     for (files, len, most) in [
         (1, 100, 1),
         (100, 5_000, 1),
+        // The record is in a file.
+        (1000, 5_000, 3),
         (1, 20_000, 6),
         (100, 20_000, 3),
     ] {
@@ -189,6 +191,19 @@ fn checkpoints_come_by_size_by_time_and_when_the_log_is_full() {
         .unwrap();
     let checkpoints = (0..20).filter(|_| commit(&by_size, 10_000)).count();
     assert!((3..=5).contains(&checkpoints), "{checkpoints}");
+    // A record in a file counts for a sixteenth: of 2.4 MB, 150,000 bytes.
+    let by_files = || {
+        let mut tx = by_size.begin();
+        for n in 0..150 {
+            tx.write_in_place(format!("long{n}"), vec![1; 16_000])?;
+        }
+        let (done, calls) = hook::scope(None, || tx.commit());
+        done.map(|_| calls.contains(&"syncfs"))
+    };
+    for n in 0..150 {
+        fs::write(dir.path().join(format!("long{n}")), "old").unwrap();
+    }
+    assert!(by_files().unwrap());
     by_size.close().unwrap();
     let by_time = WorkspaceOptions::new()
         .checkpoint_every(Duration::ZERO)

@@ -378,8 +378,8 @@ impl<'w> Section<'w> {
         }
         let mut names = self.names();
         let mut ctx = self.workspace.ctx(&mut names);
-        let name = private::durable(&mut ctx, &bytes)?;
-        let file = Item::InFile(InFile::of(self.begin.number, name.clone(), &bytes));
+        let name = private::durable(&mut ctx, &[&bytes])?;
+        let file = Item::InFile(InFile::of(self.begin.number, name.clone(), &[&bytes]));
         self.append(SECTION_ITEM, &file.encode(self.begin.number))
             .inspect_err(|_| {
                 if !self.broken {

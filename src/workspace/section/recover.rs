@@ -255,7 +255,7 @@ pub(super) fn put_keys(
         {
             continue;
         }
-        let file = private::durable(ctx, value)?;
+        let file = private::durable(ctx, &[value])?;
         let (from, to) = (file.as_c_str(), name.as_c_str());
         // The key is claimed, or its holder is dead and not yet finished: nobody else is at it.
         sys::renameat2(&state.staged, from, &state.keys, to, RenameFlags::empty())

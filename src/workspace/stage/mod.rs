@@ -32,8 +32,9 @@ const OPERATION: &str = "prepare transaction";
 const INLINE: usize = 16 << 10;
 /// As long as they are not more than this together.
 const INLINE_ALL: usize = 512 << 10;
-/// The same for what is written over in place, and what it is written over.
-const LOGGED_ALL: usize = 1 << 20;
+/// The same for what is written over in place, and what it is written over: in a file of its own, if that is
+/// too long for the log.
+const LOGGED_ALL: usize = 16 << 20;
 
 /// What was made for a transaction that is not committed yet. Dropped, it is removed again.
 #[derive(Debug)]
