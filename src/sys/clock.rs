@@ -38,6 +38,39 @@ pub(crate) fn realtime() -> Duration {
     since.unwrap_or_default()
 }
 
+/// [`realtime`] by the clock that the kernel stamps files with (`CLOCK_REALTIME_COARSE`, clock_getres(2)), which
+/// goes on with each tick: it may be some milliseconds behind.
+fn file_clock() -> Duration {
+    #[cfg(feature = "_hook")]
+    if let Some(clock) = super::hook::clock() {
+        return clock;
+    }
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    // As above, before 1970 is nothing.
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+/// A time that is later than those of files that had changed when [`realtime`] was `since`, and not later than
+/// those of files that change from now on, as long as nobody sets the clock. Waits for the next tick, if it has
+/// not come yet.
+#[must_use]
+pub(crate) fn between_files(since: Duration) -> Duration {
+    // The longest tick has 10 milliseconds. A clock that stands still, or was set back, is not waited for.
+    for _ in 0..30 {
+        let now = file_clock();
+        #[cfg(feature = "_hook")]
+        if super::hook::is_still() {
+            return now;
+        }
+        if now > since {
+            return now;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    file_clock()
+}
+
 /// The number that the kernel drew at random for this boot (random(4)); `None` where procfs does
 /// not tell, or something else is mounted over its file, as some containers do.
 ///
@@ -129,6 +162,25 @@ mod tests {
             b"000102030405060708090a0b0c0dfeff0",
         ] {
             assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    /// By the time of day, which runs on between two ticks, most of those made afterwards were before it.
+    #[test]
+    fn a_time_between_files_is_between_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = |name: String| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            let meta = std::fs::metadata(path).unwrap();
+            let since = std::time::SystemTime::UNIX_EPOCH;
+            meta.modified().unwrap().duration_since(since).unwrap()
+        };
+        for n in 0..20 {
+            let earlier = made(format!("{n}, before"));
+            let between = between_files(realtime());
+            let later = made(format!("{n}, after"));
+            assert!(earlier < between && between <= later, "{n}: {between:?}");
         }
     }
 

@@ -31,7 +31,7 @@ mod sync;
 mod unlink;
 mod xattr;
 
-pub(crate) use clock::realtime;
+pub(crate) use clock::{between_files, realtime};
 pub use clock::{boot_id, boottime, time_namespace};
 pub use copy::{copy_file_range, fallocate, ficlone, seek_data, seek_hole};
 pub use dirent::{DirEntry, DirStream};

@@ -10,7 +10,11 @@ pub(crate) type Stamp = (i64, u32);
 
 /// The time of day.
 pub(super) fn now() -> Stamp {
-    let since = sys::realtime();
+    stamp(sys::realtime())
+}
+
+/// As a file system would keep it.
+pub(super) fn stamp(since: std::time::Duration) -> Stamp {
     let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
     (seconds, since.subsec_nanos())
 }

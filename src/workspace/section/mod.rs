@@ -34,7 +34,7 @@ pub use resource::{Authority, HookResult};
 
 use super::Workspace;
 use super::commit::Receipt;
-use super::identity::now;
+use super::identity::stamp;
 use super::ledger::{Mark, MarkKind};
 use super::private;
 use super::record::{InFile, PHASE, SECTION_BEGIN, SECTION_ITEM};
@@ -44,6 +44,7 @@ use super::writers::{self, Writer};
 use crate::claim::{Claim, ClaimPath, Want};
 use crate::journal::Record;
 use crate::publish::Note;
+use crate::sys;
 use crate::{DiskState, Error, ErrorKind, Name, Result};
 use record::{Begin, Item};
 use std::path::{Path, PathBuf};
@@ -112,10 +113,15 @@ impl Workspace {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// It takes some milliseconds: what changes afterwards must be told by its time from what changed before,
+    /// and files are stamped by the kernel's ticks.
+    ///
     /// # Errors
     /// [`ErrorKind::Busy`]: 256 transactions and sections are under way. Those of opening a log.
     pub fn section(&self, label: &str) -> Result<Section<'_>> {
         operation!("begin section", label = label);
+        // What changes after this call began must be told from what its caller has done before.
+        let since = sys::realtime();
         self.ready()?;
         let (writer, _) = writers::open_own(&self.state, self.options.log)?;
         let ledger = &self.state.ledger;
@@ -125,7 +131,7 @@ impl Workspace {
             workspace: self,
             begin: Begin {
                 number,
-                time: now(),
+                time: stamp(sys::between_files(since)),
                 label: label.as_bytes().to_vec(),
             },
             held: Some(Held {
