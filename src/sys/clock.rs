@@ -38,8 +38,8 @@ pub(crate) fn realtime() -> Duration {
     since.unwrap_or_default()
 }
 
-/// [`realtime`] by the clock that the kernel stamps files with (`CLOCK_REALTIME_COARSE`, clock_getres(2)), which
-/// goes on with each tick: it may be some milliseconds behind.
+/// [`realtime`] by the clock that the kernel stamps files with (`CLOCK_REALTIME_COARSE`, clock_getres(2)),
+/// which goes on with each tick: it may be some milliseconds behind.
 fn file_clock() -> Duration {
     #[cfg(feature = "_hook")]
     if let Some(clock) = super::hook::clock() {
@@ -51,9 +51,9 @@ fn file_clock() -> Duration {
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
-/// A time that is later than those of files that had changed when [`realtime`] was `since`, and not later than
-/// those of files that change from now on, as long as nobody sets the clock. Waits for the next tick, if it has
-/// not come yet.
+/// A time that is later than those of files that had changed when [`realtime`] was `since`, and not later
+/// than those of files that change from now on, as long as nobody sets the clock. Waits for the next tick, if
+/// it has not come yet.
 #[must_use]
 pub(crate) fn between_files(since: Duration) -> Duration {
     // The longest tick has 10 milliseconds. A clock that stands still, or was set back, is not waited for.
