@@ -89,13 +89,18 @@ pub(super) fn commit(mut tx: Transaction<'_>) -> Result<Receipt> {
     );
     tx.workspace()?.ready()?;
     let draft = claimed_draft(&mut tx)?;
-    match commit_draft(&mut tx, draft) {
-        Err(e) if tx.claim.is_some() && is_full(&e) && tx.workspace()?.state.purge() > 0 => {
-            // Nothing was decided, and there is more room now.
+    let done = commit_draft(&mut tx, draft);
+    match &done {
+        // Nothing was decided, and there is more room now. But private files of the transaction are gone
+        // with what was prepared.
+        Err(e) if is_full(e) && tx.claim.is_some() && tx.files.is_empty() => {
+            if tx.workspace()?.state.purge() == 0 {
+                return done;
+            }
             let draft = claimed_draft(&mut tx)?;
             commit_draft(&mut tx, draft)
         }
-        done => done,
+        _ => done,
     }
 }
 

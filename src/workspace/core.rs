@@ -427,6 +427,9 @@ impl Workspace {
             });
         let outcome = match done {
             Ok(outcome) => outcome,
+            Err(e) if is_full(&e) && self.state.purge() > 0 => {
+                return self.finish(decided, Mode::Again);
+            }
             Err(e) => {
                 self.lock().unfinished.push(decided);
                 return Err(e

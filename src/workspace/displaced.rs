@@ -257,6 +257,58 @@ mod tests {
         assert_eq!(bed.staged(), 0);
     }
 
+    /// What was streamed is removed with what was prepared: nothing can be prepared with it again.
+    #[test]
+    fn a_full_disk_ends_what_was_streamed() {
+        let bed = bed(&WorkspaceOptions::new());
+        bed.put(8, b"old");
+        let commit = |plan| {
+            let mut tx = bed.workspace.begin();
+            tx.write_from("long", &[1; 40_000][..]).unwrap();
+            for n in 0..8 {
+                tx.write(n.to_string(), "short").unwrap();
+            }
+            bed.replace(8).unwrap();
+            assert_eq!(bed.staged(), 1 + left(8));
+            hook::scope(plan, || tx.commit())
+        };
+        let (done, calls) = commit(None);
+        done.unwrap();
+        let last = calls.iter().rposition(|call| *call == "write").unwrap() as u64;
+        fs::remove_file(bed.dir.path().join("long")).unwrap();
+        let action = Action::Fail(Errno::NOSPC);
+        let (done, calls) = commit(Some(Plan {
+            at: last + 1,
+            action,
+        }));
+        let e = done.expect_err(&format!("{calls:?}"));
+        assert_eq!(e.errno(), Some(Errno::NOSPC), "{e}");
+        assert_eq!(e.disk_state(), DiskState::Unchanged);
+        assert_eq!(bed.staged(), left(8));
+        assert!(!bed.dir.path().join("long").exists());
+    }
+
+    #[test]
+    fn a_full_disk_for_a_name_has_them_removed() {
+        let bed = bed(&WorkspaceOptions::new());
+        bed.put(8, b"old");
+        bed.replace(8).unwrap();
+        let (done, calls) = hook::scope(None, || bed.replace(8));
+        done.unwrap();
+        let sync = calls.iter().position(|call| *call == "fdatasync").unwrap() as u64;
+        let plan = Plan {
+            at: sync + 2,
+            action: Action::Fail(Errno::NOSPC),
+        };
+        let (done, calls) = hook::scope(Some(plan), || bed.replace(8));
+        assert_eq!(done.is_ok(), left(1) == 1, "{calls:?}");
+        assert!(bed.workspace.recover().unwrap().conflicts().is_empty());
+        for n in 0..8 {
+            let text = fs::read(bed.dir.path().join(n.to_string())).unwrap();
+            assert_eq!(text, b"new", "{n}");
+        }
+    }
+
     #[test]
     fn who_streams_content_has_the_room() {
         let bed = bed(&WorkspaceOptions::new());

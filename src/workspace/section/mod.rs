@@ -123,6 +123,8 @@ impl Workspace {
         // What changes after this call began must be told from what its caller has done before.
         let since = sys::realtime();
         self.ready()?;
+        // Its copies may need all the room that there is.
+        self.state.purge();
         let (writer, _) = writers::open_own(&self.state, self.options.log)?;
         let ledger = &self.state.ledger;
         let claim = self.state.claims.try_claim(&[])?;
