@@ -318,6 +318,11 @@ mod tests {
         let mut tx = bed.workspace.begin();
         tx.write_from("0", &[1; 40_000][..]).unwrap();
         assert_eq!(bed.staged(), 1);
+        drop(tx);
+        bed.replace(8).unwrap();
+        assert_eq!(bed.staged(), left(8));
+        bed.workspace.section("copies").unwrap().rollback().unwrap();
+        assert_eq!(bed.staged(), 0);
     }
 
     #[test]

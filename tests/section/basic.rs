@@ -180,6 +180,26 @@ fn what_was_written_in_place_without_its_times_is_taken_back() {
     assert_clean(top, "in place");
 }
 
+/// Also if they are at work in the moment of its begin: files are stamped by a clock that is behind.
+#[test]
+fn the_work_of_others_shows_from_the_begin_on() {
+    let _alone = no_child();
+    for n in 0..10 {
+        let dir = common::dir();
+        let top = dir.path();
+        let workspace = open(top);
+        furnish(top);
+        let before = tree(top);
+        let mut section = workspace.section("others").unwrap();
+        fs::write(top.join("d/theirs"), "theirs").unwrap();
+        section.apply(|tx| tx.write("d/one", b"new")).unwrap();
+        section.rollback().unwrap();
+        let now = tree(top);
+        assert_ne!(now[Path::new("./d")], before[Path::new("./d")], "{n}");
+        assert_eq!(now[Path::new("./e")], before[Path::new("./e")], "{n}");
+    }
+}
+
 /// The time of a directory in which others have been at work is theirs.
 #[test]
 fn the_work_of_others_shows() {

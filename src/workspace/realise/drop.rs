@@ -153,9 +153,8 @@ impl Work<'_, '_, '_> {
             return false;
         };
         let small = found.kind == Kind::File && found.len <= displaced::LONGEST;
-        let displaced = small && !self.is(object, found) && !self.linked.contains(&pos);
         match self.home(object) {
-            Some((Folder::Staged, name)) if displaced => {
+            Some((Folder::Staged, name)) if small && self.alone[object] => {
                 self.out.displaced.push(name.clone());
                 true
             }

@@ -77,8 +77,8 @@ impl<'a> Work<'_, 'a, '_> {
         };
         let at = match found {
             Ok(meta) => {
-                if meta.links() > 1 && !meta.is_dir() {
-                    self.linked.push(pos);
+                if let Pos::Home(object) = pos {
+                    self.alone[object] = meta.links() == 1;
                 }
                 At::Thing(Ident::of(&meta))
             }

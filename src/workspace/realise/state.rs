@@ -122,8 +122,8 @@ pub(super) struct Work<'c, 'a, 'm> {
     pub(super) remade: Vec<bool>,
     /// Names that something that must survive has left or reached without a sync.
     pub(super) dirty: Vec<Pos>,
-    /// Where something was found that has other names.
-    pub(super) linked: Vec<Pos>,
+    /// By object: what was found at its private name has no other.
+    pub(super) alone: Vec<bool>,
     /// Something was put into `kept/`.
     pub(super) kept: bool,
     /// Things whose content is as it is to be: by [`Chains::thing`](super::chain::Chains::thing). Their
@@ -169,7 +169,7 @@ impl<'c, 'a, 'm> Work<'c, 'a, 'm> {
             survivors,
             remade: vec![false; mapping.objects.len()],
             dirty: Vec::new(),
-            linked: Vec::new(),
+            alone: vec![false; mapping.objects.len()],
             kept: false,
             filled: Vec::new(),
             written: Vec::new(),
