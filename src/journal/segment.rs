@@ -2,7 +2,9 @@
 
 use super::frame::{BLOCK, LogId, NUMBER_LIMIT, le32, le64};
 use crate::root::{Dir, sync_names, temp_name};
-use crate::sys::{self, AsFd, AtFlags, Errno, Mode, OFlags, OwnedFd, RenameFlags};
+use crate::sys::{
+    self, AsFd, AtFlags, Errno, FallocateFlags, FsKind, Mode, OFlags, OwnedFd, RenameFlags,
+};
 use crate::{DiskState, Error, ErrorKind, Name, Result};
 
 /// First bytes of a segment file.
@@ -224,7 +226,7 @@ pub(super) enum NotCreated {
     Unsynced(Error),
 }
 
-/// Creates a segment with `frames` behind its header: written in full and synced before it gets its
+/// Creates a segment with `frames` behind its header: of its full length and synced before it gets its
 /// name, so that no crash leaves a short one. The directory is synced.
 pub(super) fn create(
     dir: &Dir,
@@ -262,33 +264,47 @@ pub(super) fn create(
 fn fill(fd: &OwnedFd, header: &Header, frames: &[u8]) -> Result<(), (&'static str, Errno)> {
     // Whatever the umask: it may take rights from the owner, who could not open it again.
     sys::fchmod(fd, Mode::RUSR | Mode::WUSR).map_err(|e| ("fchmod", e))?;
-    let mut at = 0;
-    let mut put = |bytes: &[u8]| {
-        let done = write_all(fd, at, bytes).map_err(|e| ("pwrite64", e));
-        at += bytes.len() as u64;
-        done
-    };
-    // The first call carries the header, and for an ordinary segment all the rest.
-    let total = header.len as usize;
-    let first = total.min(CHUNK.max(next_chunk(START + frames.len())));
-    let mut bytes = vec![0; first];
-    bytes[..START].copy_from_slice(&header.encode());
-    if let Some(room) = bytes.get_mut(START..START + frames.len()) {
-        room.copy_from_slice(frames);
-    }
-    put(&bytes)?;
-    let zeros = vec![0; CHUNK.min(total - first)];
-    let mut left = total - first;
-    while left > 0 {
-        let n = left.min(CHUNK);
-        put(&zeros[..n])?;
-        left -= n;
+    let mut bytes = header.encode().to_vec();
+    bytes.extend_from_slice(frames);
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    if is_copied_on_write(fd) && reserve(fd, header.len)? {
+        write_all(fd, 0, &bytes).map_err(|e| ("pwrite64", e))?;
+    } else {
+        write_out(fd, bytes, header.len).map_err(|e| ("pwrite64", e))?;
     }
     sys::fsync(fd).map_err(|e| ("fsync", e))
 }
 
-fn next_chunk(len: usize) -> usize {
-    len.next_multiple_of(CHUNK)
+/// Whether what is written over something else gets another place on the disk.
+fn is_copied_on_write(fd: &OwnedFd) -> bool {
+    const KINDS: [FsKind; 3] = [FsKind::Btrfs, FsKind::Bcachefs, FsKind::Zfs];
+    sys::fs_kind(fd).is_ok_and(|kind| KINDS.contains(&kind))
+}
+
+/// Gives a file its length and room on the disk, where zeros are read. False: the file system cannot.
+fn reserve(fd: &OwnedFd, len: u64) -> Result<bool, (&'static str, Errno)> {
+    match sys::fallocate(fd, FallocateFlags::empty(), 0, len) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(e) => Err(("fallocate", e)),
+    }
+}
+
+/// Writes what the file begins with, and zeros up to its length: what is written over them later changes no
+/// metadata that a sync would have to wait for.
+fn write_out(fd: &OwnedFd, mut bytes: Vec<u8>, len: u64) -> sys::Result<()> {
+    // One call, for an ordinary segment.
+    bytes.resize(bytes.len().next_multiple_of(CHUNK), 0);
+    let mut at = 0;
+    while at < len {
+        let n = (len - at).min(bytes.len() as u64);
+        write_all(fd, at, &bytes[..n as usize])?;
+        if at == 0 {
+            bytes.fill(0);
+        }
+        at += n;
+    }
+    Ok(())
 }
 
 /// Renames without replacing; by link and unlink where `RENAME_NOREPLACE` is missing.
@@ -312,6 +328,97 @@ fn give_name(dir: &Dir, temp: &Name, name: &Name, op: &'static str) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Root, sys::hook};
+
+    fn dir() -> (tempfile::TempDir, Dir) {
+        let base = std::env::var_os("STEADFAST_TEST_DIR");
+        let tmp = tempfile::tempdir_in(base.map_or_else(std::env::temp_dir, Into::into)).unwrap();
+        let dir = Root::open(tmp.path()).unwrap().dir().try_clone().unwrap();
+        (tmp, dir)
+    }
+
+    /// Whichever way it gets its length.
+    #[test]
+    fn a_new_segment_is_zeros_behind_what_it_was_given() {
+        let (tmp, dir) = dir();
+        let frames = [7; 700];
+        for (number, len) in [MIN_LEN, DEFAULT_LEN, 2 * DEFAULT_LEN + 512]
+            .into_iter()
+            .enumerate()
+        {
+            let header = |number| Header {
+                id: LogId([7; 16]),
+                number,
+                len,
+                replaces: LogId::NONE,
+            };
+            let check = |number, bytes: &[u8]| {
+                assert_eq!(bytes.len() as u64, len);
+                assert_eq!(bytes[..START], header(number).encode());
+                assert_eq!(bytes[START..][..frames.len()], frames);
+                assert!(bytes[START + frames.len()..].iter().all(|b| *b == 0));
+            };
+            let number = 3 * number as u64;
+            let (made, calls) =
+                hook::scope(None, || create(&dir, &header(number), &frames, "test"));
+            let made = made.unwrap();
+            assert_eq!(calls.contains(&"fallocate"), is_copied_on_write(&made.fd));
+            check(number, &made.read(0, u64::MAX, "test").unwrap());
+
+            let number = number + 1;
+            let unable = [("fallocate", Errno::OPNOTSUPP), ("fstatfs", Errno::NOSYS)];
+            for unable in [&unable[..1], &unable[1..]] {
+                let made = hook::deny(unable, || create(&dir, &header(number), &frames, "test"));
+                check(number, &made.unwrap().read(0, u64::MAX, "test").unwrap());
+                sys::unlinkat(&dir, super::name(number).unwrap().as_c_str()).unwrap();
+            }
+
+            // As where it is copied on write.
+            let file = std::fs::File::create_new(tmp.path().join("reserved"))
+                .unwrap()
+                .into();
+            let mut bytes = header(number).encode().to_vec();
+            bytes.extend(frames);
+            write_all(&file, 0, &bytes).unwrap();
+            assert_eq!(reserve(&file, len), Ok(true));
+            check(number, &std::fs::read(tmp.path().join("reserved")).unwrap());
+            std::fs::remove_file(tmp.path().join("reserved")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_segment_for_which_no_room_can_be_reserved_is_not_made() {
+        let (tmp, dir) = dir();
+        let file = std::fs::File::create_new(tmp.path().join("f"))
+            .unwrap()
+            .into();
+        let full = |errno| hook::deny(&[("fallocate", errno)], || reserve(&file, MIN_LEN));
+        assert_eq!(full(Errno::NOSPC), Err(("fallocate", Errno::NOSPC)));
+        assert_eq!(full(Errno::DQUOT), Err(("fallocate", Errno::DQUOT)));
+        assert_eq!([full(Errno::OPNOTSUPP), full(Errno::NOSYS)], [Ok(false); 2]);
+        assert_eq!(tmp.path().join("f").metadata().unwrap().len(), 0);
+        let header = Header {
+            id: LogId([7; 16]),
+            number: 1,
+            len: MIN_LEN,
+            replaces: LogId::NONE,
+        };
+        let made = hook::deny(&[("fallocate", Errno::NOSPC)], || {
+            create(&dir, &header, &[], "test")
+        });
+        match made {
+            Ok(made) => assert!(!is_copied_on_write(&made.fd)),
+            Err(NotCreated::Clean(e)) => {
+                assert!(is_copied_on_write(&file));
+                assert_eq!(
+                    (e.kind(), e.disk_state()),
+                    (ErrorKind::StorageFull, DiskState::Unchanged)
+                );
+                assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 1);
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
 
     /// Each with a checksum that is right for it.
     #[test]
