@@ -2,7 +2,7 @@
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
-use rustix::io::{Errno, Result, pwrite, write};
+use rustix::io::{Errno, Result, pread, pwrite, write};
 use std::path::Path;
 
 /// The attribute that holds an access control list.
@@ -71,11 +71,7 @@ pub fn replace_plain(dir: impl AsFd, name: &str, temporary: &str, content: &[u8]
 fn create(dir: impl AsFd, name: &str, content: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
-    let mut rest = content;
-    while !rest.is_empty() {
-        let n = write(&file, rest)?;
-        rest = rest.get(n..).unwrap_or_default();
-    }
+    write_all(content, |rest, _| write(&file, rest))?;
     Ok(file)
 }
 
@@ -96,17 +92,60 @@ pub fn by_a_log(dir: impl AsFd, log: impl AsFd, names: &[String], content: &[u8]
         record.extend_from_slice(name.as_bytes());
         record.extend_from_slice(content);
     }
-    record.resize(record.len().next_multiple_of(512), 0);
-    let mut done = 0;
-    while done < record.len() {
-        done += pwrite(log.as_fd(), &record[done..], done as u64)?;
-    }
-    fs::fdatasync(log.as_fd())?;
+    put_down(log, record)?;
     for (name, temporary) in names.iter().zip(&temporary) {
         fs::renameat_with(dir, temporary, dir, name, RenameFlags::EXCHANGE)?;
     }
     for temporary in &temporary {
         fs::unlinkat(dir, temporary, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// The least that writes files in place as one by a log, which nobody could recover by: old and new
+/// content of all in one write to `log`, as in [`by_a_log`], one sync, and then the contents.
+///
+/// # Errors
+/// As the calls it makes. Some of the files may have the new content then.
+pub fn in_place_by_a_log(
+    dir: impl AsFd,
+    log: impl AsFd,
+    names: &[String],
+    content: &[u8],
+) -> Result<()> {
+    let dir = dir.as_fd();
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut record = Vec::with_capacity(names.len() * (2 * content.len() + 64));
+    let mut files = Vec::with_capacity(names.len());
+    for name in names {
+        let file = fs::openat(dir, name.as_str(), flags, Mode::empty())?;
+        record.extend_from_slice(name.as_bytes());
+        let old = record.len();
+        record.resize(old + content.len(), 0);
+        let n = pread(&file, &mut record[old..], 0)?;
+        record.truncate(old + n);
+        record.extend_from_slice(content);
+        files.push(file);
+    }
+    put_down(log, record)?;
+    for file in &files {
+        write_all(content, |rest, at| pwrite(file, rest, at))?;
+    }
+    Ok(())
+}
+
+/// Writes a record to the beginning of a log, and syncs it.
+fn put_down(log: impl AsFd, mut record: Vec<u8>) -> Result<()> {
+    record.resize(record.len().next_multiple_of(512), 0);
+    write_all(&record, |rest, at| pwrite(log.as_fd(), rest, at))?;
+    fs::fdatasync(log.as_fd())
+}
+
+/// Has all of it written, by calls that may write less.
+fn write_all(bytes: &[u8], mut write: impl FnMut(&[u8], u64) -> Result<usize>) -> Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        done += write(&bytes[done..], done as u64)?;
     }
     Ok(())
 }

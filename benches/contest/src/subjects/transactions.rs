@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use steadfast::Root;
 use steadfast::workspace::Workspace;
-use steadfast_bench::{by_a_log, replace_plain};
+use steadfast_bench::{by_a_log, in_place_by_a_log, replace_plain};
 
 /// So many files of so many bytes in one transaction; and a stream of small transactions.
 pub(super) fn cases(long: bool) -> Vec<Case> {
@@ -55,16 +55,24 @@ fn one_by_one(
 }
 
 /// What no transaction by a log can do without.
-fn by_hand(dir: &Path, count: usize, len: usize) -> Done<impl FnMut(&mut Watch) -> Done + use<>> {
+fn by_hand(
+    dir: &Path,
+    count: usize,
+    len: usize,
+    in_place: bool,
+) -> Done<impl FnMut(&mut Watch) -> Done + use<>> {
     let at = open(dir)?;
     let (names, mut bytes) = files(dir, count, len)?;
     let path = dir.join(".log");
-    fs::write(&path, vec![0; count * (len + 64) + 512])?;
+    fs::write(&path, vec![0; count * (2 * len + 64) + 512])?;
     let log = fs::File::options().write(true).open(path)?;
     log.sync_all()?;
     Ok(move |w: &mut Watch| {
         vary(&mut bytes);
-        w.time(|| Ok(by_a_log(&at, &log, &names, &bytes)?))
+        w.time(|| match in_place {
+            true => Ok(in_place_by_a_log(&at, &log, &names, &bytes)?),
+            false => Ok(by_a_log(&at, &log, &names, &bytes)?),
+        })
     })
 }
 
@@ -127,7 +135,15 @@ fn one(count: usize, len: usize) -> Case {
         case
     } else {
         case.with("raw, by a log that nobody can recover by", move |dir| {
-            by_hand(dir, count, len)
+            by_hand(dir, count, len, false)
+        })
+    };
+    // It keeps them open.
+    let case = if len > 64 << 10 || count > 100 {
+        case
+    } else {
+        case.with("raw, in place, by such a log", move |dir| {
+            by_hand(dir, count, len, true)
         })
     };
     case.with("fs-transaction", move |dir| {
