@@ -24,8 +24,8 @@ count() { # TARGET
     resolve) echo 400000 ;;
     manifest) echo 600000 ;;
     log) echo 40000 ;;
-    recovery) echo 20000 ;;
-    operations) echo 20000 ;;
+    recovery) echo 10000 ;;
+    operations) echo 10000 ;;
   esac
 }
 

@@ -54,6 +54,15 @@ fn one_by_one(
     })
 }
 
+/// A file with room for a record of this length, written before.
+fn log_by_hand(dir: &Path, len: usize) -> Done<fs::File> {
+    let path = dir.join(".log");
+    fs::write(&path, vec![0; len + 512])?;
+    let log = fs::File::options().write(true).open(path)?;
+    log.sync_all()?;
+    Ok(log)
+}
+
 /// What no transaction by a log can do without.
 fn by_hand(
     dir: &Path,
@@ -63,10 +72,7 @@ fn by_hand(
 ) -> Done<impl FnMut(&mut Watch) -> Done + use<>> {
     let at = open(dir)?;
     let (names, mut bytes) = files(dir, count, len)?;
-    let path = dir.join(".log");
-    fs::write(&path, vec![0; count * (2 * len + 64) + 512])?;
-    let log = fs::File::options().write(true).open(path)?;
-    log.sync_all()?;
+    let log = log_by_hand(dir, count * (2 * len + 64))?;
     Ok(move |w: &mut Watch| {
         vary(&mut bytes);
         w.time(|| match in_place {
@@ -164,6 +170,51 @@ fn one(count: usize, len: usize) -> Case {
     })
 }
 
+/// Each file by a transaction of its own, and the checkpoint.
+fn commits(
+    dir: &Path,
+    count: usize,
+    len: usize,
+    in_place: bool,
+) -> Done<impl FnMut(&mut Watch) -> Done + use<>> {
+    let (names, mut bytes) = files(dir, count, len)?;
+    let space = Workspace::open(&Root::open(dir)?)?;
+    Ok(move |w: &mut Watch| {
+        vary(&mut bytes);
+        w.time(|| {
+            for name in &names {
+                let mut tx = space.begin();
+                match in_place {
+                    true => tx.write_in_place(name, &bytes)?,
+                    false => tx.write(name, &bytes)?,
+                }
+                tx.commit()?;
+            }
+            Ok(space.settle()?)
+        })
+    })
+}
+
+/// The same with nothing that can be done without; what settles it is one syncfs.
+fn by_hand_each(
+    dir: &Path,
+    count: usize,
+    len: usize,
+) -> Done<impl FnMut(&mut Watch) -> Done + use<>> {
+    let at = open(dir)?;
+    let (names, mut bytes) = files(dir, count, len)?;
+    let log = log_by_hand(dir, len + 64)?;
+    Ok(move |w: &mut Watch| {
+        vary(&mut bytes);
+        w.time(|| {
+            for name in &names {
+                by_a_log(&at, &log, std::slice::from_ref(name), &bytes)?;
+            }
+            Ok(rustix::fs::syncfs(&at)?)
+        })
+    })
+}
+
 /// What comes later is paid here, too: checkpoints are within.
 fn stream(count: usize, len: usize) -> Case {
     let title = format!(
@@ -174,20 +225,12 @@ fn stream(count: usize, len: usize) -> Case {
         .untraced()
         .rounds(12)
         .with("raw, one by one", move |dir| one_by_one(dir, count, len))
-        .with("steadfast", move |dir| {
-            let (names, mut bytes) = files(dir, count, len)?;
-            let space = Workspace::open(&Root::open(dir)?)?;
-            Ok(move |w: &mut Watch| {
-                vary(&mut bytes);
-                w.time(|| {
-                    for name in &names {
-                        let mut tx = space.begin();
-                        tx.write(name, &bytes)?;
-                        tx.commit()?;
-                    }
-                    Ok(space.settle()?)
-                })
-            })
+        .with("steadfast", move |dir| commits(dir, count, len, false))
+        .with("steadfast, in place", move |dir| {
+            commits(dir, count, len, true)
+        })
+        .with("raw, by a log that nobody can recover by", move |dir| {
+            by_hand_each(dir, count, len)
         })
         .with("SQLite", move |dir| {
             let (names, mut bytes) = (peers::names(count), vec![b'x'; len]);
