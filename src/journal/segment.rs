@@ -267,7 +267,7 @@ fn fill(fd: &OwnedFd, header: &Header, frames: &[u8]) -> Result<(), (&'static st
     let mut bytes = header.encode().to_vec();
     bytes.extend_from_slice(frames);
     bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
-    if is_copied_on_write(fd) && reserve(fd, header.len)? {
+    if is_copied_on_write(fd) && stretch(fd, header.len)? {
         write_all(fd, 0, &bytes).map_err(|e| ("pwrite64", e))?;
     } else {
         write_out(fd, bytes, header.len).map_err(|e| ("pwrite64", e))?;
@@ -281,13 +281,18 @@ fn is_copied_on_write(fd: &OwnedFd) -> bool {
     sys::fs_kind(fd).is_ok_and(|kind| KINDS.contains(&kind))
 }
 
-/// Gives a file its length and room on the disk, where zeros are read. False: the file system cannot.
-fn reserve(fd: &OwnedFd, len: u64) -> Result<bool, (&'static str, Errno)> {
-    match sys::fallocate(fd, FallocateFlags::empty(), 0, len) {
-        Ok(()) => Ok(true),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
-        Err(e) => Err(("fallocate", e)),
+/// Gives a file its length, where zeros are read, if there is room for it now. Nothing is kept of that room: btrfs
+/// asks what is only reserved who else may use it, each time it is written to. False: the file system cannot.
+fn stretch(fd: &OwnedFd, len: u64) -> Result<bool, (&'static str, Errno)> {
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    for flags in [FallocateFlags::empty(), hole] {
+        match sys::fallocate(fd, flags, 0, len) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
+            Err(e) => return Err(("fallocate", e)),
+        }
     }
+    Ok(true)
 }
 
 /// Writes what the file begins with, and zeros up to its length: what is written over them later changes no
@@ -374,25 +379,28 @@ mod tests {
             }
 
             // As where it is copied on write.
-            let file = std::fs::File::create_new(tmp.path().join("reserved"))
+            let file = std::fs::File::create_new(tmp.path().join("stretched"))
                 .unwrap()
                 .into();
             let mut bytes = header(number).encode().to_vec();
             bytes.extend(frames);
+            assert_eq!(stretch(&file, len), Ok(true));
             write_all(&file, 0, &bytes).unwrap();
-            assert_eq!(reserve(&file, len), Ok(true));
-            check(number, &std::fs::read(tmp.path().join("reserved")).unwrap());
-            std::fs::remove_file(tmp.path().join("reserved")).unwrap();
+            check(
+                number,
+                &std::fs::read(tmp.path().join("stretched")).unwrap(),
+            );
+            std::fs::remove_file(tmp.path().join("stretched")).unwrap();
         }
     }
 
     #[test]
-    fn a_segment_for_which_no_room_can_be_reserved_is_not_made() {
+    fn a_segment_for_which_there_is_no_room_is_not_made() {
         let (tmp, dir) = dir();
         let file = std::fs::File::create_new(tmp.path().join("f"))
             .unwrap()
             .into();
-        let full = |errno| hook::deny(&[("fallocate", errno)], || reserve(&file, MIN_LEN));
+        let full = |errno| hook::deny(&[("fallocate", errno)], || stretch(&file, MIN_LEN));
         assert_eq!(full(Errno::NOSPC), Err(("fallocate", Errno::NOSPC)));
         assert_eq!(full(Errno::DQUOT), Err(("fallocate", Errno::DQUOT)));
         assert_eq!([full(Errno::OPNOTSUPP), full(Errno::NOSYS)], [Ok(false); 2]);

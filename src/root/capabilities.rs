@@ -140,7 +140,7 @@ impl Feature {
             Self::HardLink => ("hard-link", "none: hard links are refused"),
             Self::Reflink => ("reflink", "copy_file_range"),
             Self::CopyFileRange => ("copy-file-range", "read and write"),
-            Self::Fallocate => ("fallocate", "a log's room is written as zeros"),
+            Self::Fallocate => ("fallocate", "a log's segments are written as zeros"),
             Self::UserXattr => (
                 "user-xattr",
                 "none: setting one is refused, and a copy says what it did not keep",
