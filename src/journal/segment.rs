@@ -281,8 +281,8 @@ fn is_copied_on_write(fd: &OwnedFd) -> bool {
     sys::fs_kind(fd).is_ok_and(|kind| KINDS.contains(&kind))
 }
 
-/// Gives a file its length, where zeros are read, if there is room for it now. Nothing is kept of that room: btrfs
-/// asks what is only reserved who else may use it, each time it is written to. False: the file system cannot.
+/// Gives a file its length, where zeros are read, if there is room for it now. The room is given back: btrfs
+/// looks up who shares it before each write to what is reserved. False: the file system cannot.
 fn stretch(fd: &OwnedFd, len: u64) -> Result<bool, (&'static str, Errno)> {
     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     for flags in [FallocateFlags::empty(), hole] {
