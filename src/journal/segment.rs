@@ -299,7 +299,8 @@ fn stretch(fd: &OwnedFd, len: u64) -> Result<bool, (&'static str, Errno)> {
 /// metadata that a sync would have to wait for.
 fn write_out(fd: &OwnedFd, mut bytes: Vec<u8>, len: u64) -> sys::Result<()> {
     // One call, for an ordinary segment.
-    bytes.resize(bytes.len().next_multiple_of(CHUNK), 0);
+    let first = (bytes.len().next_multiple_of(CHUNK) as u64).min(len);
+    bytes.resize(first as usize, 0);
     let mut at = 0;
     while at < len {
         let n = (len - at).min(bytes.len() as u64);
@@ -334,6 +335,7 @@ fn give_name(dir: &Dir, temp: &Name, name: &Name, op: &'static str) -> Result<()
 mod tests {
     use super::*;
     use crate::{Root, sys::hook};
+    use std::os::unix::fs::MetadataExt;
 
     fn dir() -> (tempfile::TempDir, Dir) {
         let base = std::env::var_os("STEADFAST_TEST_DIR");
@@ -385,6 +387,10 @@ mod tests {
             let mut bytes = header(number).encode().to_vec();
             bytes.extend(frames);
             assert_eq!(stretch(&file, len), Ok(true));
+            let stretched = tmp.path().join("stretched").metadata().unwrap();
+            assert_eq!(stretched.len(), len);
+            // A block that is only begun stays.
+            assert!(stretched.blocks() * 512 < len);
             write_all(&file, 0, &bytes).unwrap();
             check(
                 number,
