@@ -215,6 +215,47 @@ fn what_changed_since_the_draft_is_refused() {
     assert_clean(&world, &before, "changed");
 }
 
+/// Who writes a file has not read it. And for each that is read, the kernel would write an inode.
+#[test]
+fn what_is_written_in_place_keeps_its_time_of_last_access() {
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(77);
+    let world = prepared();
+    let accessed = |name: &str| fs::metadata(world.path(name)).unwrap().accessed().unwrap();
+    for name in ["a", "c"] {
+        let file = fs::File::options().write(true).open(world.path(name));
+        let times = fs::FileTimes::new().set_accessed(long_ago);
+        file.unwrap().set_times(times).unwrap();
+    }
+    assert_eq!(world.read("a"), b"a");
+    if accessed("a") == long_ago {
+        let name = "what_is_written_in_place_keeps_its_time_of_last_access";
+        crate::workspace::child::skipped(name, "this mount keeps no times of last access");
+    }
+    let in_place = || {
+        draft(&world, |b| {
+            let (c, _) = b.old("c");
+            b.change(c, DraftSet::Content(Source::Bytes(b"new"[..].into())));
+        })
+    };
+    let staged = |plan| {
+        let wanted = in_place();
+        hook::scope(plan, || {
+            world.with(|ctx| stage(ctx, wanted).map(Staging::committed).map(drop))
+        })
+    };
+    let (done, calls) = staged(None);
+    done.unwrap();
+    assert_eq!(accessed("c"), long_ago);
+    // Of somebody else's file it may not be asked for: then it is opened as any other.
+    let opened = (1..).zip(&calls).filter(|(_, call)| **call == "openat");
+    let again = opened.filter(|(at, _)| {
+        let action = Action::Fail(Errno::PERM);
+        let (done, again) = staged(Some(Plan { at: *at, action }));
+        done.is_ok() && again.len() == calls.len() + 1
+    });
+    assert_eq!(again.count(), 1);
+}
+
 /// What takes the place of a file that has nothing but mode and owner is made with them, whatever the umask
 /// and the folder's default list make of that.
 #[test]
