@@ -114,7 +114,7 @@ pub fn in_place_by_a_log(
     content: &[u8],
 ) -> Result<()> {
     let dir = dir.as_fd();
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
     let mut record = Vec::with_capacity(names.len() * (2 * content.len() + 64));
     let mut files = Vec::with_capacity(names.len());
     for name in names {
