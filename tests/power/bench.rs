@@ -4,10 +4,13 @@
 //! in those ([`Ticker`]).
 
 use crate::build::State;
-use crate::record::{Attributes, Bytes, Kind, Node, Record, Stamp, Ticker, xattrs_of};
+use crate::disk::{
+    Ticker, ctime, id, names, open_anyway, open_dir, read, remove, set_mtime, statx, write,
+    xattrs_of,
+};
+use crate::record::{Attributes, Bytes, Kind, Node, Record, Stamp};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Statx, StatxFlags, Timespec, Timestamps, Uid};
-use rustix::fs::{RawDir, SeekFrom, UTIME_OMIT, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Statx, Uid, XattrFlags};
 use std::collections::{BTreeMap, HashMap};
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -61,84 +64,6 @@ struct Fitting<'s, 'r> {
     /// The latest time of change.
     latest: Stamp,
     root: BorrowedFd<'s>,
-}
-
-fn statx(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Statx> {
-    let mask = StatxFlags::BASIC_STATS;
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
-    rustix::fs::statx(dir, name, flags, mask)
-}
-
-fn id(stx: &Statx) -> (u64, u64) {
-    let dev = rustix::fs::makedev(stx.stx_dev_major, stx.stx_dev_minor);
-    (dev, stx.stx_ino)
-}
-
-fn ctime(stx: &Statx) -> Stamp {
-    (stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec)
-}
-
-fn open(dir: impl AsFd, name: &[u8], flags: OFlags) -> OwnedFd {
-    let mode = Mode::RUSR | Mode::WUSR;
-    rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, mode).unwrap()
-}
-
-/// The same for what its mode may forbid: gives whether that was changed for it.
-fn open_anyway(dir: impl AsFd, name: &[u8], flags: OFlags) -> (OwnedFd, bool) {
-    let all = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    match rustix::fs::openat(&dir, name, all, Mode::RUSR | Mode::WUSR) {
-        Ok(fd) => (fd, false),
-        Err(_) => {
-            rustix::fs::chmodat(&dir, name, Mode::RWXU, AtFlags::empty()).unwrap();
-            (open(dir, name, flags), true)
-        }
-    }
-}
-
-fn open_dir(dir: impl AsFd, name: &[u8]) -> OwnedFd {
-    open(dir, name, OFlags::RDONLY | OFlags::DIRECTORY)
-}
-
-fn set_mtime(dir: impl AsFd, name: &[u8], (sec, nsec): Stamp) {
-    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
-    let times = Timestamps {
-        last_access: time(0, UTIME_OMIT),
-        last_modification: time(sec, nsec.into()),
-    };
-    if name.is_empty() {
-        rustix::fs::futimens(dir, &times).unwrap();
-    } else {
-        rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
-    }
-}
-
-fn names(dir: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Vec<Bytes> {
-    rustix::fs::seek(dir, SeekFrom::Start(0)).unwrap();
-    let mut all = Vec::new();
-    let mut entries = RawDir::new(dir, buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            all.push(name.to_vec());
-        }
-    }
-    all
-}
-
-/// Whatever it is, with all that is in it.
-fn remove(dir: impl AsFd, name: &[u8], buffer: &mut [MaybeUninit<u8>]) {
-    let dir = dir.as_fd();
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        Ok(()) => return,
-        Err(rustix::io::Errno::ISDIR) => {}
-        Err(e) => panic!("{}: {e}", String::from_utf8_lossy(name)),
-    }
-    let within = open_dir(dir, name);
-    for name in names(&within, buffer) {
-        remove(&within, &name, buffer);
-    }
-    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR).unwrap();
 }
 
 fn below(at: &[u8], name: &[u8]) -> At {
@@ -568,59 +493,5 @@ impl Fitting<'_, '_> {
             mtime: [(0, 0); 2],
         };
         self.shown.insert(id, like);
-    }
-}
-
-fn read(fd: &OwnedFd) -> Bytes {
-    let len = rustix::fs::fstat(fd).unwrap().st_size;
-    let mut bytes = vec![0; usize::try_from(len).unwrap()];
-    let mut at = 0;
-    while at < bytes.len() {
-        let got = rustix::io::pread(fd, &mut bytes[at..], at as u64).unwrap();
-        assert!(got > 0);
-        at += got;
-    }
-    bytes
-}
-
-/// Makes one content of another. What is zeros past its end is a hole: most of a log is that.
-fn write(fd: &OwnedFd, before: &[u8], bytes: &[u8]) {
-    const BLOCK: usize = 4096;
-    static ZEROS: [u8; BLOCK] = [0; BLOCK];
-    let mut len = before.len();
-    if len > bytes.len() {
-        rustix::fs::ftruncate(fd, bytes.len() as u64).unwrap();
-        len = bytes.len();
-    }
-    let kept = len;
-    // As many blocks in a row as are others.
-    let is_other = |n: usize| {
-        let (from, to) = (n * BLOCK, bytes.len().min((n + 1) * BLOCK));
-        let block = &bytes[from..to];
-        match before.get(from..to) {
-            Some(was) => was != block,
-            None => *block != ZEROS[..block.len()] || from < kept,
-        }
-    };
-    let count = bytes.len().div_ceil(BLOCK);
-    let mut n = 0;
-    while n < count {
-        if !is_other(n) {
-            n += 1;
-            continue;
-        }
-        let first = n;
-        while n < count && is_other(n) {
-            n += 1;
-        }
-        let mut at = first * BLOCK;
-        let to = bytes.len().min(n * BLOCK);
-        len = len.max(to);
-        while at < to {
-            at += rustix::io::pwrite(fd, &bytes[at..to], at as u64).unwrap();
-        }
-    }
-    if len < bytes.len() {
-        rustix::fs::ftruncate(fd, bytes.len() as u64).unwrap();
     }
 }

@@ -4,7 +4,8 @@
 //! the record, with their times of birth and change. So states can be made on all cores at the same time.
 
 use crate::data::{Data, Window};
-use crate::record::{Attributes, Bytes, Kind, Names, Node, Record, Stamp, What, xattrs};
+use crate::disk::xattrs;
+use crate::record::{Attributes, Bytes, Kind, Names, Node, Record, Stamp, What};
 use crate::rules::{Family, Masks};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;

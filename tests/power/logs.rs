@@ -1,7 +1,7 @@
 //! The log itself: what was synced is there, in order and whole, until it is released.
 
 use crate::common;
-use crate::record::Recorder;
+use crate::recorder::Recorder;
 use crate::rules::REAL;
 use crate::run::{Budget, Subject, record, scale};
 use std::fs;

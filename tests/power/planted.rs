@@ -1,7 +1,7 @@
 //! The model must find what is wrong: with one sync left out, some state does not pass.
 
 use crate::publications::{Rule, View, atomic, hunt, put};
-use crate::record::Recorder;
+use crate::recorder::Recorder;
 use crate::run::{Budget, memory, record};
 use crate::scripts::five;
 use crate::transactions::{self, Row};

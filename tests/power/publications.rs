@@ -1,7 +1,7 @@
 //! Publications: old or new, never torn, and what was acknowledged stays.
 
 use crate::common;
-use crate::record::Recorder;
+use crate::recorder::Recorder;
 use crate::rules::ALL;
 use crate::run::{Budget, Subject, record, scale};
 use std::collections::{BTreeMap, BTreeSet};

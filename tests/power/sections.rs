@@ -2,7 +2,7 @@
 //! grow.
 
 use crate::common;
-use crate::record::Recorder;
+use crate::recorder::Recorder;
 use crate::rules::REAL;
 use crate::run::{Budget, Subject, record, scale};
 use crate::scenes;

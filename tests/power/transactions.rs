@@ -2,7 +2,7 @@
 //! after a checkpoint it is so without recovery.
 
 use crate::common;
-use crate::record::Recorder;
+use crate::recorder::Recorder;
 use crate::rules::REAL;
 use crate::run::{Budget, Failure, Subject, record, scale};
 use crate::scripts::{self, five};
