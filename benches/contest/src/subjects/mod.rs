@@ -1,6 +1,7 @@
 //! What is measured: one module for each subject.
 
 mod batches;
+mod calls;
 mod files;
 mod folders;
 mod lookups;

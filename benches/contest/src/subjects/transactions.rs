@@ -1,5 +1,6 @@
 //! Many files as one.
 
+use super::calls::by_calls;
 use super::size;
 use crate::harness::{Case, Done, Watch, open};
 use crate::{peers, sqlite};
@@ -22,7 +23,7 @@ pub(super) fn cases(long: bool) -> Vec<Case> {
 }
 
 /// Other bytes than the time before: SQLite does not write what is there already.
-fn vary(bytes: &mut [u8]) {
+pub(super) fn vary(bytes: &mut [u8]) {
     let next = bytes.first().map_or(0, |b| b.wrapping_add(1));
     bytes.fill(next);
 }
@@ -150,6 +151,14 @@ fn one(count: usize, len: usize) -> Case {
     } else {
         case.with("raw, in place, by such a log", move |dir| {
             by_hand(dir, count, len, true)
+        })
+        .with("the calls of a commit", move |dir| {
+            let (names, bytes) = files(dir, count, len)?;
+            by_calls(dir, &names, bytes, false)
+        })
+        .with("the calls of a commit, in place", move |dir| {
+            let (names, bytes) = files(dir, count, len)?;
+            by_calls(dir, &names, bytes, true)
         })
     };
     case.with("fs-transaction", move |dir| {
