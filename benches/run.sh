@@ -7,7 +7,7 @@
 #
 # Each file system is in an image of its own on a loop device with direct I/O. Result, tables and plots go to
 # target/benchmarks, or to FOLDER; docs/benchmarks.md tells how to read them. BENCH_MINUTES=n (20 for keep) is when
-# it ends: on a slow disk there are fewer samples. BENCH_MILLIS=n gives each case so much time in place of 1500;
+# it ends: on a slow disk there are fewer samples. BENCH_MILLIS=n gives each case so much time in place of 4000;
 # STEADFAST_LONG=1 takes hours; STEADFAST_SMOKE=1 does everything once, to see that it works. A filter is parts of
 # names, with commas between: swap,transaction/10
 set -euo pipefail

@@ -67,7 +67,7 @@ fn settings(dir: &str, device: &str) -> Settings {
     let (budget, fewest, most) = match (smoke, long()) {
         (true, _) => (0, 1, 1),
         (_, true) => (20_000, 15, 400),
-        _ => (1500, 5, 60),
+        _ => (4000, 5, 100),
     };
     // Less for whoever is in a hurry, more for whoever wants to know.
     let given = std::env::var("BENCH_MILLIS")
