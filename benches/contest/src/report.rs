@@ -78,8 +78,8 @@ fn bounds(out: &mut String, run: &Run) -> Done {
     writeln!(out, "## Against the targets\n")?;
     writeln!(
         out,
-        "Ratios of medians, and of minima behind the stroke; bold is what is missed. Behind a dash: what can be had at\n\
-         all, by hand.\n"
+        "Ratios of medians, and of minima behind the stroke; bold is what is missed. Behind a dash: \
+         what can be had at\nall, by hand.\n"
     )?;
     let names: Vec<_> = run.file_systems.iter().map(|fs| fs.name.as_str()).collect();
     writeln!(out, "| | target | {} |", names.join(" | "))?;

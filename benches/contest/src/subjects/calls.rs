@@ -1,5 +1,5 @@
-//! The calls of a commit one after the other, with next to no work between them: what a transaction costs in the
-//! kernel if it is claimed, looked at and marked. The rest of its time is the library's own.
+//! The calls of a commit one after the other, with next to no work between them: what a transaction costs in
+//! the kernel if it is claimed, looked at and marked. The rest of its time is the library's own.
 
 use crate::harness::{Done, Watch, open};
 use rustix::fs::Access;
