@@ -113,18 +113,18 @@ impl Calls {
         sys::ofd_try_lock(claims, LockKind::Shared, byte(0)?)?;
         sys::ofd_try_lock(&self.ledger, LockKind::Exclusive, range(0, 1)?)?;
         sys::pread(&self.ledger, &mut [0; 8192], 8192)?;
-        sys::pwrite(&self.ledger, &[1; 12], 8192)?;
+        write(&self.ledger, &[1; 12], 8192)?;
         sys::ofd_try_lock(claims, LockKind::Exclusive, byte(2)?)?;
-        sys::pwrite(&self.ledger, &[1; 16], 13248)?;
+        write(&self.ledger, &[1; 16], 13248)?;
         sys::ofd_unlock(&self.ledger, range(0, 1)?)?;
         let len = (self.record.len() + 256).next_multiple_of(512);
         self.record.resize(len, 0);
-        sys::pwrite(&self.log, &self.record, 0)?;
+        write(&self.log, &self.record, 0)?;
         sys::fdatasync(&self.log)
     }
 
     fn end(&self, claims: OwnedFd) -> sys::Result<()> {
-        sys::pwrite(&self.ledger, &[0; 16], 13248)?;
+        write(&self.ledger, &[0; 16], 13248)?;
         sys::ofd_unlock(&claims, LockRange::WHOLE)
     }
 
@@ -140,7 +140,7 @@ impl Calls {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
             let mode = Mode::from_raw_mode(0o644);
             let new = sys::openat(&self.staged, temporary.as_c_str(), flags, mode)?;
-            sys::write(&new, content)?;
+            whole(sys::write(&new, content)?, content)?;
             facts(&new)?;
             if n == 0 {
                 sys::fgetxattr(&self.staged, "system.posix_acl_default")?;
@@ -175,7 +175,8 @@ impl Calls {
             facts(&file)?;
             let old = self.record.len();
             self.record.resize(old + content.len(), 0);
-            sys::pread(&file, self.record.get_mut(old..).unwrap_or_default(), 0)?;
+            let to = self.record.get_mut(old..).unwrap_or_default();
+            whole(sys::pread(&file, to, 0)?, content)?;
             self.record.extend_from_slice(content);
             files.push(file);
         }
@@ -186,7 +187,7 @@ impl Calls {
         };
         for (file, name) in files.into_iter().zip(&self.names) {
             self.look(name)?;
-            sys::pwrite(&file, content, 0)?;
+            write(&file, content, 0)?;
             let time = Timespec {
                 tv_sec: 1_700_000_000 + i64::from(content.first().copied().unwrap_or(0)),
                 tv_nsec: 0,
@@ -203,4 +204,16 @@ impl Calls {
 
 fn facts(fd: impl AsFd) -> sys::Result<()> {
     sys::statx(fd, "", AtFlags::EMPTY_PATH).map(drop)
+}
+
+fn write(fd: impl AsFd, bytes: &[u8], at: u64) -> sys::Result<()> {
+    whole(sys::pwrite(fd, bytes, at)?, bytes)
+}
+
+/// A call that did less would not be what is compared.
+fn whole(done: usize, bytes: &[u8]) -> sys::Result<()> {
+    match done == bytes.len() {
+        true => Ok(()),
+        false => Err(sys::Errno::IO),
+    }
 }
