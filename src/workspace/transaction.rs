@@ -213,7 +213,8 @@ impl<'w> Transaction<'w> {
     /// if neither is longer than 16 KiB (16 MiB in one transaction), and cost no sync of their own; others
     /// are copied and synced on the side first, so this is for files of moderate size. As with write(2) by
     /// others than root, the file loses set-user-id, and set-group-id if its group may execute it, unless a
-    /// mode is set as well. Its time of last access stays, if the caller owns it (`O_NOATIME`, open(2)).
+    /// mode is set as well. Its time of last access stays, if the caller owns it or may act so (`O_NOATIME`,
+    /// open(2)); recovery after a crash may change it.
     ///
     /// # Errors
     /// As [`write`](Self::write).

@@ -2,8 +2,8 @@
 
 use crate::record::{Bytes, Stamp};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, Timespec, Timestamps};
-use rustix::fs::{RawDir, SeekFrom, UTIME_OMIT};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom, Statx, StatxFlags};
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use std::collections::BTreeMap;
 use std::fs;
 use std::mem::MaybeUninit;
@@ -25,7 +25,7 @@ impl Ticker {
 
     /// Until it is later than this.
     pub(crate) fn pass(&self, latest: Stamp) {
-        use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstat, futimens};
+        use rustix::fs::{fstat, futimens};
         let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
         let times = Timestamps {
             last_access: time(UTIME_OMIT),

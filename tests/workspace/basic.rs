@@ -320,3 +320,35 @@ fn new_directories_obey_the_umask() {
     }
     assert_eq!(mode("four"), 0o777);
 }
+
+/// By the record, and by copies on the side.
+#[test]
+fn a_commit_in_place_leaves_the_time_of_last_access() {
+    let top = crate::dir();
+    let at = |name: &str| top.path().join(name);
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(77);
+    let accessed = |name: &str| fs::metadata(at(name)).unwrap().accessed().unwrap();
+    for (name, len) in [("read", 9), ("short", 9), ("long", 50_000)] {
+        fs::write(at(name), vec![1; len]).unwrap();
+        let file = fs::File::options().write(true).open(at(name)).unwrap();
+        let times = fs::FileTimes::new().set_accessed(long_ago);
+        file.set_times(times).unwrap();
+    }
+    assert_eq!(fs::read(at("read")).unwrap(), [1; 9]);
+    if accessed("read") == long_ago {
+        let test = "a_commit_in_place_leaves_the_time_of_last_access";
+        crate::common::skipped(test, "this mount keeps no times of last access");
+    }
+    let workspace = open(top.path());
+    for name in ["short", "long"] {
+        let mut tx = workspace.begin();
+        tx.write_in_place(name, "new").unwrap();
+        tx.commit().unwrap();
+        assert_eq!(accessed(name), long_ago, "{name}");
+    }
+    workspace.close().unwrap();
+    for name in ["short", "long"] {
+        assert_eq!(accessed(name), long_ago, "{name}");
+        assert_eq!(fs::read(at(name)).unwrap(), b"new", "{name}");
+    }
+}
